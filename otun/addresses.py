@@ -1,0 +1,80 @@
+"""Addresses as people write them: `:4443`, `host:4443`, `[::1]:4443`, `3000`, `unix:PATH`."""
+
+import re
+from typing import TypeAlias
+
+import attrs
+
+from .errors import AddressError
+
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
+
+
+@attrs.frozen
+class TcpAddress:
+    """A host and a port.  An empty *host* means every interface when listening."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@attrs.frozen
+class UnixAddress:
+    """The path of a Unix socket."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+LocalAddress: TypeAlias = TcpAddress | UnixAddress
+
+
+def parse_listen_address(text: str) -> TcpAddress:
+    """Read `:PORT`, `HOST:PORT` or `[IPV6]:PORT`; port 0 lets the system choose.  Raises `AddressError`."""
+    return _parse_tcp(text, lowest_port=0, is_host_required=False)
+
+
+def parse_server_address(text: str, *, default_port: int | None = None) -> TcpAddress:
+    """Read `HOST:PORT` or `[IPV6]:PORT`, and a bare `HOST` when *default_port* is given.  Raises `AddressError`."""
+    if default_port is not None and (_HOST.fullmatch(text) or re.fullmatch(r"\[[^\]]*\]", text)):
+        text = f"{text}:{default_port}"
+    return _parse_tcp(text, lowest_port=1, is_host_required=True)
+
+
+def parse_local_address(text: str) -> LocalAddress:
+    """Read a local service's address: `PORT`, `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`.  Raises `AddressError`."""
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        if not path or "\0" in path:
+            raise AddressError(f"{text!r} names no Unix socket; write unix:PATH")
+        return UnixAddress(path)
+    if text.isascii() and text.isdigit():
+        text = f"localhost:{text}"
+    return _parse_tcp(text, lowest_port=1, is_host_required=False, default_host="localhost")
+
+
+def _parse_tcp(text: str, *, lowest_port: int, is_host_required: bool, default_host: str = "") -> TcpAddress:
+    host, colon, port_text = text.rpartition(":")
+    if not colon:
+        raise AddressError(f"{text!r} has no port; write HOST:PORT")
+    if not (port_text.isascii() and port_text.isdigit() and len(port_text) <= 5):
+        raise AddressError(f"{text!r} has no valid port; a port is a number from {lowest_port} to 65535")
+    port = int(port_text)
+    if not lowest_port <= port <= 65535:
+        raise AddressError(f"{text!r}: port {port} is not between {lowest_port} and 65535")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        if not re.fullmatch(r"[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9_.-]{1,32})?", host) or ":" not in host:
+            raise AddressError(f"{text!r}: what stands in brackets must be an IPv6 address")
+    elif ":" in host:
+        raise AddressError(f"{text!r}: write an IPv6 address in brackets, as in [::1]:{port}")
+    elif host and not _HOST.fullmatch(host):
+        raise AddressError(f"{text!r} has no valid host name")
+    if not host and is_host_required:
+        raise AddressError(f"{text!r} has no host; write HOST:{port}")
+    return TcpAddress(host or default_host, port)

@@ -1,0 +1,7 @@
+"""`python -m otun.cli`."""
+
+import sys
+
+from otun.cli import main
+
+sys.exit(main())

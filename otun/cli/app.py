@@ -1,0 +1,52 @@
+"""The typer application and the program's entry point."""
+
+from collections.abc import Sequence
+
+import typer
+
+from .client import client, http
+from .demo import demo
+from .exit_codes import EPILOG, ExitCode
+from .failures import report_failure
+from .options import ENVIRONMENT_HELP, CommonFlags, ConfigOption, LogLevelOption, VerboseOption, VersionOption
+from .server import server
+
+# rich is never imported: it takes longer than everything else together, and it reads markup into what it prints.
+app = typer.Typer(
+    name="otun",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(epilog=EPILOG, help=f"A self-hosted reverse tunnel.\n\n{ENVIRONMENT_HELP}")
+def _take_common_flags(
+    context: typer.Context,
+    config: ConfigOption = None,
+    log_level: LogLevelOption = None,
+    verbose: VerboseOption = False,
+    version: VersionOption = False,
+) -> None:
+    context.obj = CommonFlags.given(context, config, log_level, verbose)
+
+
+app.command(short_help="Run the server on a public machine.", epilog=EPILOG)(server)
+app.command(short_help="Open a tunnel to a local service.", epilog=EPILOG)(client)
+app.command(short_help="Short form: otun http 3000.", epilog=EPILOG)(http)
+app.command(short_help="Show a whole tunnel on this machine.", epilog=EPILOG)(demo)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line with *arguments*, or those of the process, and return the exit code."""
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="otun")
+    except SystemExit as ending:  # how click ends, also when all went well
+        return ending.code if isinstance(ending.code, int) else ExitCode.FAILED
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except (Exception, BaseExceptionGroup) as error:
+        return report_failure(error)
+    return ExitCode.DONE

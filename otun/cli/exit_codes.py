@@ -1,0 +1,61 @@
+"""How the program ends, as numbers for scripts.
+
+0    done; also: told to end by SIGTERM, as a supervisor does
+1    failed: an address is taken, a demo went wrong, an error in otun itself
+2    used wrongly: an unknown option, a bad address, a configuration file with a mistake
+3    refused: the server did not accept the registration
+4    no connection: the server was not reached, or the session with it has ended
+130  interrupted by Ctrl-C (SIGINT)
+"""
+
+import signal
+from enum import IntEnum
+
+from ..errors import ConfigurationError, InvalidName, RegistrationRefused, ServerUnreachable
+from ..mux.errors import SessionClosed
+
+
+class ExitCode(IntEnum):
+    """The exit codes; the module's docstring and `otun --help` say what they mean."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    REFUSED = 3
+    UNREACHABLE = 4
+    INTERRUPTED = 130
+
+
+# Shown by --help; \b keeps the line breaks.
+EPILOG = """\b
+Exit codes:
+  0    done; also: told to end by SIGTERM
+  1    failed, for instance because an address is taken
+  2    wrong usage or configuration
+  3    refused by the server
+  4    server not reached, or the connection to it lost
+  130  interrupted by Ctrl-C
+"""
+
+
+def exit_code_for(error: BaseException) -> ExitCode:
+    """Return the code for what ended the program.  A group has the code that all its errors share, or `FAILED`."""
+    match error:
+        case BaseExceptionGroup():
+            codes = {exit_code_for(inner) for inner in error.exceptions}
+            return codes.pop() if len(codes) == 1 else ExitCode.FAILED
+        case ConfigurationError() | InvalidName():
+            return ExitCode.USAGE
+        case RegistrationRefused():
+            return ExitCode.REFUSED
+        case ServerUnreachable() | SessionClosed():
+            return ExitCode.UNREACHABLE
+        case KeyboardInterrupt():
+            return ExitCode.INTERRUPTED
+        case _:
+            return ExitCode.FAILED
+
+
+def exit_code_for_signal(number: signal.Signals) -> ExitCode:
+    """Return the code for a program that ended because of SIGINT or SIGTERM."""
+    return ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.DONE

@@ -1,0 +1,108 @@
+"""Where a setting comes from: a flag, else the environment, else the configuration file."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+
+import attrs
+
+from ..errors import ConfigurationError
+from .settings import ConfigFile
+
+_T = TypeVar("_T")
+
+_SWITCH_WORDS: Final = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+
+
+@attrs.frozen
+class Layer:
+    """One source of settings, all as text.
+
+    *name_of* tells how the source spells a setting, for messages; relative paths in *values* are meant from *folder*.
+    """
+
+    values: Mapping[str, str]
+    name_of: Callable[[str], str]
+    folder: Path = Path()
+
+
+@attrs.frozen
+class Layers:
+    """All sources, the strongest first."""
+
+    _layers: tuple[Layer, ...]
+
+    def read(self, setting: str, parse: Callable[[str], _T]) -> _T | None:
+        """Return what *parse* makes of the setting's strongest value; None when no source has one.
+
+        A `ConfigurationError` from *parse* is raised again with the name of the flag, variable or key before it.
+        """
+        for layer in self._layers:
+            if setting not in layer.values:
+                continue
+            try:
+                return parse(layer.values[setting])
+            except ConfigurationError as error:
+                # The class is kept: AddressError is told apart from others by callers.
+                raise type(error)(f"{layer.name_of(setting)}: {error}") from error
+        return None
+
+    def read_path(self, setting: str) -> Path | None:
+        """Return the setting as a path: `~` expanded, and relative to the configuration file that names it."""
+        for layer in self._layers:
+            if setting in layer.values:
+                return layer.folder / os.path.expanduser(layer.values[setting])
+        return None
+
+
+def open_layers(
+    section: Literal["server", "client"],
+    flags: Mapping[str, str | bool | None],
+    environ: Mapping[str, str],
+    file: ConfigFile,
+) -> Layers:
+    """Return the layers for the command that reads the table *section*, `server` or `client`.
+
+    The variable of a setting is `OTUN_` and its name in capitals; an empty one counts as not set.
+    """
+    table = file.server if section == "server" else file.client
+    names = [field.name for field in attrs.fields(type(table))]
+    variables = {name: environ[variable_for(name)] for name in names if environ.get(variable_for(name))}
+    path = file.path or Path()
+    return Layers(
+        (
+            Layer(_as_text(flags), flag_for),
+            Layer(variables, variable_for),
+            Layer(_as_text(attrs.asdict(table)), lambda name: f"{path}: {section}.{name}", path.parent),
+        )
+    )
+
+
+def flag_for(setting: str) -> str:
+    """Return the setting's flag."""
+    return f"--{setting.replace('_', '-')}"
+
+
+def variable_for(setting: str) -> str:
+    """Return the setting's environment variable."""
+    return f"OTUN_{setting.upper()}"
+
+
+def parse_switch(text: str) -> bool:
+    """Read `true`, `yes`, `on`, `1` or their opposites, in any case.  Raises `ConfigurationError`."""
+    try:
+        return _SWITCH_WORDS[text.lower()]
+    except KeyError:
+        raise ConfigurationError(f"{text!r} is neither true nor false") from None
+
+
+def _as_text(values: Mapping[str, str | bool | None]) -> dict[str, str]:
+    return {
+        name: value if isinstance(value, str) else str(value).lower()
+        for name, value in values.items()
+        if value is not None
+    }

@@ -1,0 +1,92 @@
+"""What every command understands: `--config`, `--log-level`, `-v`, `--version`; and how a command gets its settings."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal, TypeAlias
+
+import attrs
+import typer
+
+from .layers import Layers, open_layers
+from .logs import DEFAULT_LEVEL, configure_logging, parse_log_level
+from .output import open_stdout
+from .settings import read_config
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        open_stdout().write_line(f"otun {find_version()}")
+        raise typer.Exit
+
+
+ConfigOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--config", metavar="FILE", help="Configuration file, instead of ~/.config/otun/config.toml."),
+]
+LogLevelOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--log-level", metavar="LEVEL", help="What to log on stderr: debug, info, warning or error [default: info]."
+    ),
+]
+VerboseOption: TypeAlias = Annotated[
+    bool, typer.Option("-v", "--verbose", help="The same as --log-level debug; also shows tracebacks.")
+]
+VersionOption: TypeAlias = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+]
+
+ENVIRONMENT_HELP: Final = (
+    "An option that is not given is taken from the environment (--public-url from OTUN_PUBLIC_URL, and so on), "
+    "else from the configuration file."
+)
+
+
+@attrs.frozen
+class CommonFlags:
+    """The flags of every command, as they were given."""
+
+    config: str | None = None
+    log_level: str | None = None
+
+    @classmethod
+    def given(cls, context: typer.Context, config: str | None, log_level: str | None, verbose: bool) -> "CommonFlags":
+        """Return the command's own flags, completed by those that stood before the command's name."""
+        outer = context.find_object(CommonFlags) or CommonFlags()
+        level = "debug" if verbose else log_level
+        return cls(outer.config if config is None else config, outer.log_level if level is None else level)
+
+
+def prepare(
+    section: Literal["server", "client"], common: CommonFlags, flags: Mapping[str, str | bool | None]
+) -> Layers:
+    """Read the settings for a command and set up logging as they say.  Raises `ConfigurationError`."""
+    set_up_logging(common)  # for what happens until the settings are known
+    path = common.config or os.environ.get("OTUN_CONFIG")
+    file = read_config(Path(path) if path else None, os.environ)
+    layers = open_layers(section, {**flags, "log_level": common.log_level}, os.environ, file)
+    configure_logging(layers.read("log_level", parse_log_level) or parse_log_level(DEFAULT_LEVEL))
+    return layers
+
+
+def set_up_logging(common: CommonFlags) -> None:
+    """Set up logging for a command that reads no settings.  Raises `ConfigurationError`."""
+    configure_logging(parse_log_level(common.log_level or DEFAULT_LEVEL))
+
+
+def find_version() -> str:
+    """Return the version of the installed package, or what a checkout's pyproject.toml says."""
+    import tomllib  # both are imported here because only this function needs them, and they take 8 ms
+    from importlib import metadata
+
+    try:
+        return metadata.version("otun")
+    except metadata.PackageNotFoundError:
+        pass
+
+    try:
+        project = tomllib.loads(Path(__file__).parents[2].joinpath("pyproject.toml").read_text())
+    except (OSError, tomllib.TOMLDecodeError):
+        return "(unknown version)"
+    return f"{project['project']['version']} (checkout)"

@@ -1,0 +1,190 @@
+"""The configuration file: its tables, where it is looked for, and what is said about mistakes in it."""
+
+import difflib
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from ..errors import ConfigurationError
+from .output import warn
+
+if TYPE_CHECKING:
+    from cattrs import Converter  # costs 45 ms: imported only when there is a file to read
+
+
+@attrs.frozen(kw_only=True)
+class ServerTable:
+    """The table `[server]`."""
+
+    control: str | None = None
+    public: str | None = None
+    domain: str | None = None
+    public_url: str | None = None
+    tokens_file: str | None = None
+    state: str | None = None
+    log_level: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ClientTable:
+    """The table `[client]`."""
+
+    server: str | None = None
+    local: str | None = None
+    name: str | None = None
+    token: str | None = None
+    log_requests: bool | None = None
+    log_level: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ConfigTables:
+    """What a configuration file may hold."""
+
+    server: ServerTable = ServerTable()
+    client: ClientTable = ClientTable()
+
+
+@attrs.frozen(kw_only=True)
+class ConfigFile(ConfigTables):
+    """A configuration file that was read; *path* is None when there is none."""
+
+    path: Path | None = None
+
+
+_TABLES: Final = (ServerTable, ClientTable, ConfigTables)
+
+# TOML's own words for what tomllib returns; everything else is one of its date and time types.
+_KINDS: Final = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a float",
+    str: "a string",
+    dict: "a table",
+    list: "an array",
+}
+
+
+class _WrongKind(Exception):
+    """A value is not of the kind that its key takes."""
+
+    def __init__(self, expected: type, found: object) -> None:
+        # The value itself is not shown: it may be a secret in the wrong place.
+        super().__init__(f"expected {_KINDS[expected]}, found {_KINDS.get(type(found), 'a date or time')}")
+
+
+def default_config_path(environ: Mapping[str, str]) -> Path | None:
+    """Return `otun/config.toml` in the user's configuration folder, or None for a user without a home."""
+    folder = environ.get("XDG_CONFIG_HOME", "")
+    if not os.path.isabs(folder):  # the specification: a relative path is to be ignored
+        folder = os.path.expanduser("~/.config")
+    return Path(folder, "otun", "config.toml") if os.path.isabs(folder) else None
+
+
+def read_config(path: Path | None, environ: Mapping[str, str]) -> ConfigFile:
+    """Read the file at *path*, or the default one when *path* is None; a missing default file is an empty one.
+
+    Warns on stderr about a token that others can read.  Raises `ConfigurationError` that names the file and the key.
+    """
+    where = path or default_config_path(environ)
+    if where is None:
+        return ConfigFile()
+    try:
+        with where.open("rb") as file:
+            data = file.read()
+            mode = os.fstat(file.fileno()).st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if path is None:
+            return ConfigFile()
+        raise ConfigurationError(f"configuration file {where}: {error.strerror}") from error
+    except OSError as error:
+        raise ConfigurationError(f"configuration file {where}: {error.strerror}") from error
+    config = parse_config(data, where)
+    if config.client.token is not None and mode & stat.S_IROTH:
+        warn(f"{where} holds a token and other users can read it; run: chmod o-r {where}")
+    return config
+
+
+def parse_config(data: bytes, path: Path) -> ConfigFile:
+    """Read *data* as a configuration file.  Raises `ConfigurationError`."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(f"{path}: line {line}: not UTF-8 text") from error
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: {_locate(str(error), text)}") from error
+    return _structure(tables, path)
+
+
+def _locate(message: str, text: str) -> str:
+    """Put the line first; tomllib names it at the end of its message, except for what the end of the file lacks."""
+    found = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", message, re.DOTALL)
+    if found is None:
+        return message
+    line = found[2] or str(len(text.rstrip().splitlines()))
+    return f"line {line}: {found[1]}"
+
+
+def _structure(tables: dict[str, object], path: Path) -> ConfigFile:
+    from cattrs import BaseValidationError, transform_error
+
+    try:
+        config = _converter().structure(tables, ConfigTables)
+    except BaseValidationError as error:
+        mistakes = [_name_key(text) for text in transform_error(error, "", _describe)]
+        raise ConfigurationError(f"{path}: {'; '.join(mistakes)}") from error
+    return ConfigFile(path=path, server=config.server, client=config.client)
+
+
+def _converter() -> "Converter":
+    """Return a converter that takes TOML values as they are: cattrs alone would turn 5 into '5' and 'no' into True."""
+    from cattrs import Converter
+
+    converter = Converter(forbid_extra_keys=True)
+    for table in _TABLES:
+        inner = converter.gen_structure_attrs_fromdict(table)
+        converter.register_structure_hook(table, _expect(dict, inner))
+    converter.register_structure_hook(str, _expect(str, lambda value, _: value))
+    converter.register_structure_hook(bool, _expect(bool, lambda value, _: value))
+    return converter
+
+
+def _expect(kind: type, structure: Callable[..., object]) -> Callable[[object, type], object]:
+    def checked(value: object, target: type) -> object:
+        if type(value) is not kind:
+            raise _WrongKind(kind, value)
+        return structure(value, target)
+
+    return checked
+
+
+def _describe(error: BaseException, _: type | None) -> str:
+    """Say what is wrong, beginning with what belongs to the key's path; one line for each mistake."""
+    from cattrs import ForbiddenExtraKeysError
+
+    if not isinstance(error, ForbiddenExtraKeysError):
+        return f": {error}"
+    known = [field.name for field in attrs.fields(error.cl)]
+    return "\n".join(_describe_unknown(key, known) for key in sorted(error.extra_fields))
+
+
+def _describe_unknown(key: str, known: list[str]) -> str:
+    shown = key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else repr(key)
+    close = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
+    return f".{shown}: unknown key; {hint}"
+
+
+def _name_key(text: str) -> str:
+    """Turn transform_error's `DESCRIPTION @ PATH` round: the key first."""
+    description, _, path = text.rpartition(" @ ")
+    return "; ".join(f"{path}{line}".removeprefix(".") for line in description.split("\n"))

@@ -1,0 +1,48 @@
+"""Ctrl-C and SIGTERM: they cancel the program's main task, so that everything it opened is closed in order."""
+
+import os
+import signal
+from collections.abc import Awaitable, Callable
+
+import trio
+import typer
+
+from .exit_codes import exit_code_for_signal
+
+
+def run_until_signal(main: Callable[[], Awaitable[None]]) -> None:
+    """Run *main* on Trio until it returns, raises, or a signal ends it: then raises `typer.Exit` with its code.
+
+    A second signal ends the process on the spot, in case that closing hangs.
+    """
+    try:
+        received = trio.run(_run_beside_receiver, main)
+    except KeyboardInterrupt:  # before the receiver was open
+        received = signal.SIGINT
+    if received is None:
+        return
+    # The process is ending: the same signal again (a terminal and a supervisor both send one) changes nothing.
+    signal.signal(received, signal.SIG_IGN)
+    raise typer.Exit(exit_code_for_signal(received))
+
+
+async def _run_beside_receiver(main: Callable[[], Awaitable[None]]) -> signal.Signals | None:
+    received: signal.Signals | None = None
+
+    async def receive(ending: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+        nonlocal received
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as arrivals:
+            task_status.started()
+            async for number in arrivals:
+                if received is not None:
+                    os._exit(exit_code_for_signal(received))
+                received = signal.Signals(number)
+                ending.cancel()
+
+    ending = trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(receive, ending)
+        with ending:
+            await main()
+        nursery.cancel_scope.cancel()
+    return received

@@ -1,0 +1,68 @@
+"""Tokens: what a client shows the server to be let in."""
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from ..errors import ConfigurationError
+from .output import warn
+
+TOKENS_VARIABLE: Final = "OTUN_TOKENS"
+
+_TOKEN = re.compile(r"[!-~]+")
+
+
+def check_token(text: str) -> str:
+    """Return *text* if it can be a token.  Raises `ConfigurationError`, whose message does not repeat it."""
+    if not _TOKEN.fullmatch(text):
+        raise ConfigurationError("a token is one or more printable ASCII characters without spaces")
+    return text
+
+
+def read_tokens_file(path: Path) -> frozenset[str]:
+    """Read a file with one token a line; blank lines and lines that begin with # are skipped.
+
+    A file without any token is an error rather than a server that everybody may use.  Warns on stderr when other users
+    can read the file.  Raises `ConfigurationError`.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read()
+            mode = os.fstat(file.fileno()).st_mode
+    except OSError as error:
+        raise ConfigurationError(f"tokens file {path}: {error.strerror}") from error
+    tokens = set()
+    for number, line in enumerate(data.splitlines(), start=1):
+        text = line.decode("ascii", "replace").strip()
+        if not text or text.startswith("#"):
+            continue
+        try:
+            tokens.add(check_token(text))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"tokens file {path}: line {number}: {error}") from error
+    if not tokens:
+        raise ConfigurationError(f"tokens file {path} holds no token: everybody could open tunnels")
+    if mode & stat.S_IROTH:
+        warn(f"other users can read the tokens in {path}; run: chmod o-r {path}")
+    return frozenset(tokens)
+
+
+def tokens_from_environment(environ: Mapping[str, str]) -> frozenset[str]:
+    """Read `OTUN_TOKENS`: tokens separated by spaces, line ends or commas.
+
+    A variable that is set and holds no token is an error, for the reason that an empty file is one.  Raises
+    `ConfigurationError`.
+    """
+    text = environ.get(TOKENS_VARIABLE)
+    if text is None:
+        return frozenset()
+    tokens = [word for word in re.split(r"[\s,]+", text) if word]
+    if not tokens:
+        raise ConfigurationError(f"{TOKENS_VARIABLE} is set but holds no token: everybody could open tunnels")
+    try:
+        return frozenset(map(check_token, tokens))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{TOKENS_VARIABLE}: {error}") from error

@@ -1,0 +1,46 @@
+"""The client's connection to the server."""
+
+import socket
+from typing import Final
+
+import trio
+
+from ..addresses import TcpAddress
+from ..errors import ServerUnreachable
+
+CONNECT_TIMEOUT: Final = 10.0
+"""Seconds that connecting may take: a packet or two may be lost."""
+
+
+async def connect(server: TcpAddress) -> trio.SocketStream:
+    """Connect to *server*, trying all its addresses (RFC 8305).  Raises `ServerUnreachable`."""
+    try:
+        with trio.fail_after(CONNECT_TIMEOUT):
+            return await trio.open_tcp_stream(server.host, server.port)
+    except trio.TooSlowError:
+        reason = f"no answer within {CONNECT_TIMEOUT:.0f} seconds"
+    except OSError as error:
+        reason = explain_connect_error(error)
+    raise ServerUnreachable(f"cannot reach the server at {server}: {reason}")
+
+
+def explain_connect_error(error: OSError) -> str:
+    """Return why a connection failed, in a few words."""
+    causes = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else [error.__cause__ or error]
+    reasons = [_explain(cause) for cause in causes if isinstance(cause, OSError)]
+    return ", ".join(dict.fromkeys(reasons)) or str(error)
+
+
+def _explain(error: OSError) -> str:
+    match error:
+        case ConnectionRefusedError():
+            return "connection refused"
+        case socket.gaierror():
+            return "the host name cannot be resolved"
+        case _:
+            return (error.strerror or str(error) or type(error).__name__).lower()
+
+
+def take_socket(stream: trio.SocketStream) -> socket.socket:
+    """Return the plain socket of *stream*, which cannot be used any more."""
+    return socket.socket(fileno=stream.socket.detach())

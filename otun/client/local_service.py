@@ -1,0 +1,61 @@
+"""Where the local service is: its address, resolved."""
+
+import logging
+import socket
+from typing import Final, TypeAlias
+
+import trio
+
+from ..addresses import LocalAddress, UnixAddress
+
+logger = logging.getLogger(__name__)
+
+RESOLVE_INTERVAL: Final = 1.0
+"""Seconds between two attempts to resolve the name anew after connections have failed."""
+
+SocketAddress: TypeAlias = str | tuple[str, int]
+
+
+class LocalService:
+    """The socket addresses of the local service.  Those that have worked last come first."""
+
+    def __init__(self, address: LocalAddress) -> None:
+        self.address = address
+        self.places: list[tuple[socket.AddressFamily, SocketAddress]] = []
+        self.problem = "its name has not been resolved yet"
+        self._is_in_doubt = trio.Event()
+
+    def __str__(self) -> str:
+        return str(self.address)
+
+    async def resolve(self) -> None:
+        """Look the address up.  If that fails, `problem` says why, and what was known before stays."""
+        if isinstance(self.address, UnixAddress):
+            self.places = [(socket.AF_UNIX, self.address.path)]
+            return
+        try:
+            found = await trio.socket.getaddrinfo(self.address.host, self.address.port, type=socket.SOCK_STREAM)
+        except OSError:
+            self.problem = "its host name cannot be resolved"
+            logger.warning("the local service %s: %s", self, self.problem)
+        else:
+            self.places = list(
+                dict.fromkeys((family, (str(place[0]), int(place[1]))) for family, _, _, _, place in found)
+            )
+
+    async def keep_resolved(self) -> None:
+        """Resolve anew whenever connections have failed, until cancelled."""
+        while True:
+            await self._is_in_doubt.wait()
+            await self.resolve()
+            await trio.sleep(RESOLVE_INTERVAL)
+            self._is_in_doubt = trio.Event()
+
+    def failed(self) -> None:
+        """None of the addresses could be reached."""
+        self._is_in_doubt.set()
+
+    def worked(self, index: int) -> None:
+        """The address at *index* was reached: try it first from now on."""
+        if index and index < len(self.places):
+            self.places.insert(0, self.places.pop(index))

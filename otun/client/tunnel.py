@@ -1,0 +1,173 @@
+"""A tunnel, as the program beside the local service sees it."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+
+from ..addresses import LocalAddress, TcpAddress, parse_local_address, parse_server_address
+from ..background import open_background
+from ..control.heartbeat import HEARTBEAT_INTERVAL
+from ..control.messages import Error, Heartbeat, HeartbeatAck, Register, Registered
+from ..control.names import normalize_name
+from ..errors import BadMessage, RegistrationRefused, ServerUnreachable
+from ..mux import ControlChannel, Session, SessionClosed, Stream, StreamReset, open_board_session
+from ..switchboard import Switchboard, open_switchboard
+from .connecting import connect, take_socket
+from .forwarder import Forwarder
+from .local_service import LocalService
+from .request_tap import OnExchange
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_CONTROL_PORT: Final = 4443
+
+REGISTRATION_TIMEOUT: Final = 10.0
+"""Seconds in which the server must answer a registration."""
+
+
+class Tunnel(trio.abc.Listener[Stream]):
+    """A name on the server, and the visitors who come by it.  Made by `open_tunnel`.
+
+    It is a `trio.abc.Listener` of visitors' streams: answer them in this program, or have them forwarded.
+    """
+
+    def __init__(self, session: Session, registered: Registered, board: Switchboard) -> None:
+        self._session = session
+        self._registered = registered
+        self._board = board
+
+    def __repr__(self) -> str:
+        return f"<Tunnel {self.name} {self.url} {'closed' if self._session.is_closed else 'open'}>"
+
+    @property
+    def url(self) -> str:
+        """Where visitors find the tunnel, as the server says."""
+        return self._registered.url
+
+    @property
+    def name(self) -> str:
+        """The tunnel's name on the server."""
+        return self._registered.subdomain
+
+    async def accept(self) -> Stream:
+        """Wait for the next visitor.  Raises `SessionClosed` when the tunnel has ended.  Cancelled, nobody is lost."""
+        return await self._session.accept()
+
+    async def aclose(self) -> None:
+        """End the tunnel; what was sent to visitors before is delivered.  Cancelled, it ends at once."""
+        await self._session.aclose()
+
+    async def forward(self, host: str, port: int, *, on_exchange: OnExchange | None = None) -> None:
+        """Relay all visitors to the service at *host* and *port* until the tunnel ends; then raise `SessionClosed`.
+
+        When the service cannot be reached, the visitor gets an HTTP answer (502) that says so.  *on_exchange* is called
+        for each HTTP request and its answer.  Cancelled, the visitors that are being relayed are cut short.
+        """
+        await self.forward_to(TcpAddress(host, port), on_exchange=on_exchange)
+
+    async def forward_to(self, local: LocalAddress, *, on_exchange: OnExchange | None = None) -> None:
+        """Relay as `forward` does, to a TCP address or a Unix socket."""
+        service = LocalService(local)
+        await service.resolve()
+        forwarder = Forwarder(self._board, service, on_exchange)
+        async with open_background() as background:
+            background.start_soon(service.keep_resolved)
+            try:
+                self._session.deliver_to(forwarder.stream_opened)
+                await self._session.wait_closed()
+            finally:
+                forwarder.end()
+        raise self._session.end_error()
+
+
+@asynccontextmanager
+async def open_tunnel(
+    server: str | TcpAddress, *, name: str | None = None, token: str | None = None
+) -> AsyncIterator[Tunnel]:
+    """Open a tunnel on *server*, `HOST` or `HOST:PORT` of its control port, until the body ends.
+
+    Without a *name* the server chooses one.  *token* is what the server asks for.
+
+    Raises `otun.errors.ServerUnreachable`, `RegistrationRefused`, `InvalidName` or `AddressError`; the body's
+    exceptions come out as they are.  A tunnel that is lost does not interrupt the body: `accept` and `forward` raise
+    `SessionClosed`.
+    """
+    if isinstance(server, str):
+        server = parse_server_address(server, default_port=DEFAULT_CONTROL_PORT)
+    request = Register(subdomain=None if name is None else normalize_name(name), token=token)
+    sock = take_socket(await connect(server))
+    async with open_switchboard() as board, open_board_session(board, sock, "client") as session:
+        channel, registered = await _register(session, server, request)
+        async with open_background() as background:
+            background.start_soon(_send_heartbeats, channel, session)
+            background.start_soon(_receive_answers, channel, session)
+            yield Tunnel(session, registered, board)
+
+
+async def _register(session: Session, server: TcpAddress, request: Register) -> tuple[ControlChannel, Registered]:
+    try:
+        with trio.fail_after(REGISTRATION_TIMEOUT):
+            channel = ControlChannel(await session.open_stream())
+            await channel.send(request)
+            answer = await channel.receive()
+    except trio.TooSlowError:
+        problem = f"did not answer within {REGISTRATION_TIMEOUT:.0f} seconds"
+    except (SessionClosed, StreamReset, BadMessage) as error:
+        problem = f"did not answer as an otun server does: {error}"
+    except trio.EndOfChannel:
+        problem = "closed the control stream without an answer"
+    else:
+        match answer:
+            case Registered():
+                return channel, answer
+            case Error(message, code, is_retryable):
+                raise RegistrationRefused(message, code=code, is_retryable=is_retryable)
+            case _:
+                problem = "answered the registration with something else"
+    raise ServerUnreachable(f"the server at {server} {problem}")
+
+
+async def _send_heartbeats(channel: ControlChannel, session: Session) -> None:
+    try:
+        while True:
+            await trio.sleep(HEARTBEAT_INTERVAL)
+            await channel.send(Heartbeat())
+    except (SessionClosed, StreamReset) as error:
+        session.fail(f"the control stream was lost: {error}")
+
+
+async def _receive_answers(channel: ControlChannel, session: Session) -> None:
+    """Read what the server says until it says that the tunnel has ended."""
+    try:
+        while isinstance(answer := await channel.receive(), HeartbeatAck):
+            pass
+        reason = answer.message if isinstance(answer, Error) else "it sent an unexpected message"
+    except (SessionClosed, StreamReset, BadMessage) as error:
+        reason = str(error)
+    except trio.EndOfChannel:
+        reason = "it closed the control stream"
+    session.fail(f"the server ended the tunnel: {reason}")
+
+
+async def forward(
+    server: str | TcpAddress,
+    local: str | int | LocalAddress,
+    *,
+    name: str | None = None,
+    token: str | None = None,
+    on_exchange: OnExchange | None = None,
+    task_status: trio.TaskStatus[Tunnel] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Do a client's whole job: open a tunnel, and relay its visitors to *local* until it ends.
+
+    *local* is a port, `HOST:PORT` or `unix:PATH`.  `nursery.start` gives the `Tunnel` once it is open.  Raises what
+    `open_tunnel` and `Tunnel.forward` raise: it returns by an exception only.
+    """
+    if not isinstance(local, LocalAddress):
+        local = parse_local_address(str(local))
+    async with open_tunnel(server, name=name, token=token) as tunnel:
+        task_status.started(tunnel)
+        await tunnel.forward_to(local, on_exchange=on_exchange)

@@ -1,0 +1,70 @@
+"""Every exception otun raises, as one tree under `OtunError`.
+
+Two of them are Trio's exceptions as well, so that code written for any Trio stream handles them:
+`SessionClosed` and `StreamReset` live in `otun.mux.errors`.  This module imports nothing.
+"""
+
+
+class OtunError(Exception):
+    """The base of everything that otun raises on purpose.  Its text is one line, written for people."""
+
+
+class ConfigurationError(OtunError):
+    """A setting, flag, file or address that cannot be used."""
+
+
+class AddressError(ConfigurationError):
+    """Text that is no address of the form that was asked for."""
+
+
+class ListenError(OtunError):
+    """The server could not listen on an address: it is taken, not ours, or not permitted."""
+
+
+class ServerUnreachable(OtunError):
+    """The client could not connect to the server."""
+
+
+class RegistrationRefused(OtunError):
+    """The server answered the registration with an error.
+
+    *code* names the reason for programs (empty when the server sent none); *is_retryable* says whether the same
+    registration may succeed later.
+    """
+
+    def __init__(self, message: str, *, code: str = "", is_retryable: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.is_retryable = is_retryable
+
+
+class LocalServiceUnreachable(OtunError):
+    """The client could not connect to the local service on behalf of a visitor."""
+
+
+class ProtocolError(OtunError):
+    """Somebody broke a protocol's rules."""
+
+
+class LocalProtocolError(ProtocolError):
+    """The caller asked for something that the protocol forbids in the present state."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent something that the protocol forbids; the connection cannot go on."""
+
+
+class BadMessage(RemoteProtocolError):
+    """A control message that cannot be understood; its text says what is wrong with it."""
+
+
+class BadRequest(RemoteProtocolError):
+    """An HTTP request that is refused with *status* before it reaches any tunnel."""
+
+    def __init__(self, message: str, *, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class InvalidName(OtunError):
+    """Text that cannot be a tunnel's name, because it is no DNS label."""

@@ -1,0 +1,25 @@
+"""yamux sessions as Trio programs use them."""
+
+from .answer import Answer
+from .channel import ControlChannel
+from .errors import SessionClosed, StreamReset
+from .patch import Patch, PatchOwner, Tap
+from .session import Opener, Session, open_board_session, open_session
+from .splice import splice
+from .stream import Stream
+
+__all__ = [
+    "Answer",
+    "ControlChannel",
+    "Opener",
+    "Patch",
+    "PatchOwner",
+    "Session",
+    "SessionClosed",
+    "Stream",
+    "StreamReset",
+    "Tap",
+    "open_board_session",
+    "open_session",
+    "splice",
+]

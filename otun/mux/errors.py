@@ -1,0 +1,26 @@
+"""Exceptions that are otun's and Trio's at once."""
+
+import trio
+
+from ..errors import OtunError
+
+
+class SessionClosed(OtunError, trio.BrokenResourceError, trio.ClosedResourceError):
+    """The session has ended, and with it every stream that had not finished.
+
+    *is_clean* tells an orderly end, by either side, from a failure; *code* is the peer's GoAway code, if it sent one.
+    It is both of Trio's exceptions because either side may have ended the session.
+    """
+
+    def __init__(self, message: str, *, is_clean: bool = False, code: int | None = None) -> None:
+        super().__init__(message)
+        self.is_clean = is_clean
+        self.code = code
+
+
+class StreamReset(OtunError, trio.BrokenResourceError):
+    """The peer ended one stream at once; what was under way on it is lost.  Some peers say why by a *code*."""
+
+    def __init__(self, message: str, *, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code

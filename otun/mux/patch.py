@@ -1,0 +1,210 @@
+"""A patch joins a stream and a socket on the switchboard: bytes move in plain calls, with flow control both ways.
+
+What the socket does not take counts as unread, so that the stream's window bounds what is kept; what the stream does
+not take is left in the socket.
+"""
+
+import socket
+from typing import Final, Protocol
+
+from ..switchboard import Endpoint, LingeringClose, Switchboard
+from ..switchboard.board import BYTES_PER_CALL
+from ..yamux import YamuxStream
+
+HALF_CLOSED_TIMEOUT: Final = 300.0
+"""Seconds that a patch may stay without any byte once one direction has ended: as long as a closed stream may."""
+
+
+class Tap(Protocol):
+    """Whoever watches the bytes of a patch.  It must not raise, nor keep the memory that it is shown."""
+
+    def to_socket(self, data: memoryview, now: float) -> None:
+        """*data* came from the stream."""
+
+    def from_socket(self, data: bytes, now: float) -> None:
+        """*data* came from the socket."""
+
+    def ended(self, now: float) -> None:
+        """Nothing more will come."""
+
+
+class PatchOwner(Protocol):
+    """Whoever ends a patch when its own time comes."""
+
+    def patch_ended(self, patch: "Patch") -> None:
+        """The socket is closed, and the stream over or on its way there."""
+
+
+class Patch(Endpoint):
+    """The socket's member of the board and the stream's handler in one: a visitor costs no task, and few bytes.
+
+    `attach` must follow at once.  A reset of the stream resets the socket and the other way round: what was cut short
+    looks cut short on the far side, too.
+    """
+
+    __slots__ = ("_has_read_all", "_moved", "_owner", "_stream", "_tap", "_unread", "has_received")
+
+    def __init__(
+        self,
+        board: Switchboard,
+        sock: socket.socket,
+        owner: PatchOwner,
+        *,
+        unread: bytes = b"",
+        tap: Tap | None = None,
+        is_connecting: bool = False,
+    ) -> None:
+        super().__init__(board, sock, is_connecting=is_connecting)
+        self._stream: YamuxStream
+        self._owner = owner
+        self._tap = tap
+        self._unread = unread  # Read from the socket before it was patched.
+        self._has_read_all = False
+        self._moved = 0  # Bytes, since the deadline was last looked at.
+        self.has_received = False
+
+    def attach(self, stream: YamuxStream) -> None:
+        """Name the other end.  The caller sees to it that the stream's handler is this patch."""
+        self._stream = stream
+
+    # Socket to stream
+
+    def pull(self) -> None:
+        """Move what the socket has, as far as the stream takes it."""
+        budget = BYTES_PER_CALL
+        while not self._has_read_all:
+            allowance = self._stream.send_allowance()
+            if not allowance:
+                return  # `window_opened` will be called.
+            if self._unread:
+                data, self._unread = self._unread[:allowance], self._unread[allowance:]
+            else:
+                received = self.receive(allowance)
+                if received is None:
+                    return
+                data = received
+            if not data:
+                self._socket_ended()
+                return
+            if self._tap is not None:
+                self._tap.from_socket(data, self.board.now)
+            self._stream.send_data(data)
+            self._moved += len(data)
+            if not self.has_more and not self._unread:
+                return
+            budget -= len(data)
+            if budget <= 0:
+                self.board.call_again(self)
+                return
+
+    def window_opened(self) -> None:
+        """The stream takes bytes again."""
+        if (self.has_more or self._unread) and not self.is_closed and not self.is_connecting:
+            self.pull()
+
+    def _socket_ended(self) -> None:
+        self._has_read_all = True
+        self._stream.send_eof()
+        self._end_if_done()
+
+    # Stream to socket
+
+    def data_received(self, data: memoryview) -> None:
+        """Hand *data* to the socket; what it does not take stays unread as far as the peer's window is concerned."""
+        self.has_received = True
+        self._moved += len(data)
+        if self._tap is not None:
+            self._tap.to_socket(data, self.board.now)
+        sent = self.send(data)
+        if sent:
+            self._stream.consume(sent)
+
+    def drained(self, size: int) -> None:
+        """What was kept has left."""
+        self._stream.consume(size)
+
+    def stream_ended(self) -> None:
+        """Shut the socket down for writing, after everything."""
+        self.send_eof()
+
+    def finished(self) -> None:
+        """The socket's writing side is shut down."""
+        self._end_if_done()
+
+    # Ending
+
+    def _end_if_done(self) -> None:
+        if self._has_read_all and self.is_finished:
+            self.close()
+        else:
+            self.board.set_deadline(self, self.board.now + HALF_CLOSED_TIMEOUT)
+
+    def deadline_passed(self) -> None:
+        """One direction has ended, and the other one is silent: give up, unless bytes have moved in the meantime."""
+        if self._moved:
+            self._moved = 0
+            self.board.set_deadline(self, self.board.now + HALF_CLOSED_TIMEOUT)
+        else:
+            self.abort()
+
+    def stream_reset(self, code: int) -> None:
+        """The peer gave up on the stream."""
+        self._stream_lost()
+
+    def connection_lost(self) -> None:
+        """The session is gone."""
+        self._stream_lost()
+
+    def _stream_lost(self) -> None:
+        if self.is_closed:
+            return
+        if self.is_ending and not self.is_connecting:
+            # The stream's end had arrived: the socket's other side has a right to all of it.
+            self._hand_over(b"")
+        else:
+            self.close(with_reset=True)
+
+    def _hand_over(self, last_bytes: bytes) -> None:
+        """Leave the socket to a `LingeringClose` that sends what is left, and *last_bytes*."""
+        self._leave()
+        self._stream.close(self.board.now)
+        LingeringClose(self.board, self.sock, last_bytes, self.unsent)
+
+    def broken(self, error: OSError) -> None:
+        """The socket failed.  What it had received before is still worth moving."""
+        if not self.is_connecting and self.has_more and not self._has_read_all and not self._stream.is_over:
+            self.has_more = False
+            self._move_rest()
+        self._stream.reset()
+        self.close()
+
+    def _move_rest(self) -> None:
+        while allowance := self._stream.send_allowance():
+            try:
+                data = self.sock.recv(allowance)
+            except OSError:
+                return
+            if not data:
+                return
+            if self._tap is not None:
+                self._tap.from_socket(data, self.board.now)
+            self._stream.send_data(data)
+
+    def abort(self) -> None:
+        """Cut both sides short."""
+        self._stream.reset()
+        self.close(with_reset=True)
+
+    def close(self, *, with_reset: bool = False) -> None:
+        """Close the socket and tell the owner."""
+        if not self.is_closed:
+            super().close(with_reset=with_reset)
+            self._leave()
+
+    def _leave(self) -> None:
+        self.is_closed = True
+        self._has_read_all = True
+        self.board.clear_deadline(self)
+        if self._tap is not None:
+            self._tap.ended(self.board.now)
+        self._owner.patch_ended(self)

@@ -1,0 +1,394 @@
+"""A yamux session as a Trio program uses it.
+
+A `Session` is passive towards bytes: a driver feeds it what arrived and takes what must leave.
+"""
+
+import socket
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final, Literal, Protocol
+
+import trio
+
+from ..background import open_background
+from ..errors import RemoteProtocolError
+from ..switchboard import Switchboard
+from ..yamux import KeepAlive, Role, StreamHandler, YamuxConnection, YamuxStream
+from ..yamux.connection import DEFAULT_RECEIVE_WINDOW
+from ..yamux.keepalive import KeepAliveAction
+from .drivers import BoardDriver, Driver, TaskDriver
+from .errors import SessionClosed, StreamReset
+from .stream import Stream
+
+MAX_WAITING_OPENERS: Final = 4096
+"""Visitors that may wait for the peer to answer earlier opens.  Beyond that it is better to tell them to come back."""
+
+
+class Opener(Protocol):
+    """Whoever waits for a stream without being a task."""
+
+    def slot_granted(self, session: "Session") -> None:
+        """`Session.open_core` may be called now."""
+
+    def connection_lost(self) -> None:
+        """The session ended first."""
+
+
+class Session(trio.abc.Listener[Stream]):
+    """Many streams over one connection.  Made by `open_session`.
+
+    It is a `trio.abc.Listener` of the streams that the peer opens.  When it ends, for whatever reason, all its calls
+    and those of its streams raise `SessionClosed`.
+    """
+
+    def __init__(self, role: Role, *, receive_window: int = DEFAULT_RECEIVE_WINDOW) -> None:
+        self.on_stream: Callable[[YamuxStream], None] | None = None
+        self._connection = YamuxConnection(role, self, receive_window=receive_window)
+        self._keepalive = KeepAlive(trio.current_time())
+        self._timer = trio.CancelScope()
+        self._driver: Driver | None = None
+        self._error: SessionClosed | None = None
+        self._ended = trio.Event()
+        self._unaccepted: deque[Stream] = deque()  # Bounded by `otun.yamux.connection.ACCEPT_BACKLOG`.
+        self._acceptors = trio.lowlevel.ParkingLot()
+        self._openers = trio.lowlevel.ParkingLot()
+        self._waiting_openers: dict[Opener, None] = {}
+        self._pings: dict[int, trio.Event] = {}
+
+    def __repr__(self) -> str:
+        state = "open" if self._error is None else "ended"
+        return f"<Session {self._connection.role.name} {state} streams={len(self._connection.streams)}>"
+
+    # Streams
+
+    async def open_stream(self) -> Stream:
+        """Open a stream, waiting while 256 opens are without an answer.
+
+        Raises `SessionClosed`, also when the peer takes no new streams any more (GoAway).  Cancelled, nothing is open.
+        """
+        await trio.lowlevel.checkpoint()
+        while True:
+            self._check_can_open()
+            if self._connection.can_open:
+                return Stream.opened_by_us(self, self._connection)
+            await self._openers.park()
+
+    def open_core(self, handler: StreamHandler) -> YamuxStream:
+        """Open a stream for a handler that is no task.  Raises as `otun.yamux.YamuxConnection.open_stream` does."""
+        return self._connection.open_stream(handler)
+
+    def open_soon(self, opener: Opener) -> bool:
+        """Grant *opener* a stream: at once, or when an earlier open is answered.
+
+        False when it cannot be: the session has ended or goes away, or too many wait already.
+        """
+        if self._error is not None or self._connection.has_peer_gone_away or self._connection.has_gone_away:
+            return False
+        if self._connection.can_open:
+            opener.slot_granted(self)
+            return True
+        if len(self._waiting_openers) >= MAX_WAITING_OPENERS:
+            return False
+        self._waiting_openers[opener] = None
+        return True
+
+    def forget_opener(self, opener: Opener) -> None:
+        """*opener* does not want its stream any longer."""
+        self._waiting_openers.pop(opener, None)
+
+    def deliver_to(self, on_stream: Callable[[YamuxStream], None]) -> None:
+        """Call *on_stream* for each stream that the peer opens, instead of keeping it for `accept`.
+
+        It is called at once for those that nobody has accepted yet, and must set the stream's handler.
+        """
+        self.on_stream = on_stream
+        while self._unaccepted:
+            self._unaccepted.popleft().hand_over(on_stream)
+
+    async def accept(self) -> Stream:
+        """Wait for the next stream that the peer opens, and acknowledge it.
+
+        Raises `SessionClosed` when the session ends.  Cancelled, no stream is lost.
+        """
+        if self._unaccepted:
+            await trio.lowlevel.checkpoint()
+        while True:
+            self._check_open()
+            if self._unaccepted:
+                stream = self._unaccepted.popleft()
+                stream.acknowledge()
+                return stream
+            await self._acceptors.park()
+
+    async def serve(self, handler: Callable[[Stream], Awaitable[object]]) -> None:
+        """Call *handler* in a task for each stream that the peer opens, until the session ends.
+
+        A stream is closed when its handler returns, and reset when it raises.  Returns when the session has ended in an
+        orderly way and all handlers are done; raises `SessionClosed` when it failed.  An exception of a handler ends
+        the serving and is raised as it is, except for `StreamReset` and `SessionClosed`, which end that handler only.
+        """
+        failure: list[BaseException] = []
+
+        async def handle(stream: Stream) -> None:
+            try:
+                await _handle_stream(handler, stream)
+            except Exception as error:
+                failure.append(error)
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            try:
+                while True:
+                    nursery.start_soon(handle, await self.accept())
+            except SessionClosed as error:
+                if not error.is_clean:
+                    failure.append(error)
+        if failure:
+            raise failure[0]
+
+    # The session
+
+    async def ping(self) -> float:
+        """Return the round trip to the peer, in seconds; pings go ahead of data.
+
+        Raises `SessionClosed`.  It waits for as long as the session lives: use `trio.fail_after`.  Cancelled, a late
+        answer is ignored.
+        """
+        self._check_open()
+        answered = trio.Event()
+        value = self._connection.ping()
+        self._pings[value] = answered
+        started = trio.current_time()
+        try:
+            await answered.wait()
+        finally:
+            del self._pings[value]
+        self._check_open()
+        return trio.current_time() - started
+
+    def go_away(self) -> None:
+        """Tell the peer that no new streams are taken; those that exist go on.  Does not wait."""
+        self._check_open()
+        self._connection.go_away()
+
+    async def aclose(self) -> None:
+        """End the session.  What was sent before is delivered first, for at most `CLOSE_TIMEOUT` seconds.
+
+        Streams that have not finished are cut short.  Cancelled, the transport is closed at once.
+        """
+        if self._error is None:
+            self._connection.go_away()
+            self._end(SessionClosed("the session was closed on this side", is_clean=True))
+        if self._driver is not None:
+            await self._driver.aclose()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def wait_closed(self) -> None:
+        """Wait until the session has ended, for whatever reason."""
+        await self._ended.wait()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the session has ended."""
+        return self._error is not None
+
+    def end_error(self) -> SessionClosed:
+        """Return why the session ended, as a fresh exception.  It must have ended."""
+        error = self._error
+        assert error is not None
+        again = SessionClosed(str(error), is_clean=error.is_clean, code=error.code)
+        again.__cause__ = error.__cause__
+        return again
+
+    def _check_open(self) -> None:
+        if self._error is not None:
+            raise self.end_error()
+
+    def _check_can_open(self) -> None:
+        self._check_open()
+        if self._connection.has_peer_gone_away:
+            raise SessionClosed("the peer takes no new streams: it is going away", is_clean=True, code=0)
+        if self._connection.has_gone_away:
+            raise SessionClosed("no stream can be opened after go_away()", is_clean=True)
+
+    def _end(self, error: SessionClosed) -> None:
+        if self._error is not None:
+            return
+        self._error = error
+        self._connection.connection_lost()
+        openers, self._waiting_openers = self._waiting_openers, {}
+        for opener in openers:
+            opener.connection_lost()
+        self._unaccepted.clear()
+        for answered in self._pings.values():
+            answered.set()
+        self._acceptors.unpark_all()
+        self._openers.unpark_all()
+        self._ended.set()
+        self._timer.cancel()
+        if self._driver is not None:
+            self._driver.session_ended()
+
+    # What drivers call
+
+    def attach(self, driver: Driver) -> None:
+        """Let *driver* move the bytes from now on."""
+        self._driver = driver
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Apply bytes from the peer.  After the session's end they are ignored."""
+        if self._error is not None:
+            return
+        now = trio.current_time()
+        self._keepalive.bytes_received(now)
+        try:
+            self._connection.receive_data(data, now)
+        except RemoteProtocolError as error:
+            ended = SessionClosed(f"the peer broke the yamux protocol: {error}")
+            ended.__cause__ = error
+            self._end(ended)
+
+    def feed_eof(self) -> None:
+        """Apply the end of the peer's bytes."""
+        try:
+            self._connection.receive_eof()
+        except RemoteProtocolError as error:
+            self.fail(str(error))
+        else:
+            self._end(SessionClosed("the peer closed the connection", is_clean=True))
+
+    def fail(self, reason: str) -> None:
+        """End the session because the transport does not work any more."""
+        self._end(SessionClosed(reason))
+
+    def take_output(self) -> list[bytes | memoryview]:
+        """Return what must leave now.  Streams that waited for room have sent again when this returns."""
+        output = self._connection.data_to_send()
+        self._connection.refill()
+        return output
+
+    async def keep_time(self) -> None:
+        """See to everything that is a matter of time, until the session ends."""
+        while not self._ended.is_set():
+            deadline = min(self._keepalive.deadline, self._connection.next_deadline)
+            with trio.CancelScope(deadline=deadline) as self._timer:
+                await trio.sleep_forever()
+            if self._ended.is_set():
+                return
+            now = trio.current_time()
+            self._connection.handle_timeouts(now)
+            action = self._keepalive.check(now)
+            if action is KeepAliveAction.SEND_PING:
+                self._connection.ping()
+            elif action is KeepAliveAction.GIVE_UP:
+                self.fail("the peer has not been heard for too long")
+                if self._driver is not None:
+                    self._driver.abort()
+
+    # What the connection calls (`otun.yamux.ConnectionHandler`)
+
+    def stream_opened(self, stream: YamuxStream) -> None:
+        """Hand the stream to `on_stream`, or keep it for `accept`."""
+        if self.on_stream is not None:
+            self.on_stream(stream)
+            return
+        self._timer.deadline = min(self._timer.deadline, self._connection.next_deadline)
+        self._unaccepted.append(Stream.opened_by_peer(self, stream))
+        self._acceptors.unpark()
+
+    def forget_unaccepted(self, stream: Stream) -> None:
+        """The peer reset *stream*; if nobody has accepted it yet, nobody will."""
+        if stream in self._unaccepted:
+            self._unaccepted.remove(stream)
+
+    def slot_freed(self) -> None:
+        """Let the next one open a stream."""
+        if self._waiting_openers and self._connection.can_open:
+            opener = next(iter(self._waiting_openers))
+            del self._waiting_openers[opener]
+            opener.slot_granted(self)
+        else:
+            self._openers.unpark()
+
+    def pong_received(self, value: int) -> None:
+        """Wake whoever sent the ping.  Pongs nobody asked for are ignored."""
+        answered = self._pings.get(value)
+        if answered is not None:
+            answered.set()
+
+    def went_away(self, code: int) -> None:
+        """Open nothing more; end at once unless the peer only drains."""
+        if code:
+            self._end(SessionClosed(f"the peer ended the session with GoAway code {code}", code=code))
+            return
+        self._openers.unpark_all()
+        openers, self._waiting_openers = self._waiting_openers, {}
+        for opener in openers:
+            opener.connection_lost()
+
+    def output_ready(self) -> None:
+        """Have the driver take the output."""
+        if self._driver is not None:
+            self._driver.output_ready()
+
+
+async def _handle_stream(handler: Callable[[Stream], Awaitable[object]], stream: Stream) -> None:
+    try:
+        await handler(stream)
+    except (StreamReset, SessionClosed):
+        stream.reset()  # The peer's doing: it concerns nobody but this handler.
+    except BaseException:
+        stream.reset()
+        raise
+    else:
+        await stream.aclose()
+
+
+RoleName = Literal["client", "server"]
+
+
+@asynccontextmanager
+async def open_session(
+    transport: trio.abc.Stream, role: RoleName | Role, *, receive_window: int = DEFAULT_RECEIVE_WINDOW
+) -> AsyncIterator[Session]:
+    """Run a yamux session over *transport*, which belongs to it from now on, until the body ends.
+
+    *role* is "client" on the side that connected and "server" on the other; they must differ.  *receive_window* is what
+    the peer may send on each stream before somebody reads it, in bytes, from 256 KiB on.
+
+    On leaving, the session is closed as by `Session.aclose`.  The body's exceptions come out as they are; a connection
+    that fails does not interrupt the body: the next call on the session or a stream of it raises `SessionClosed`.
+    """
+    session = Session(_role(role), receive_window=receive_window)
+    async with open_background() as background:
+        driver = TaskDriver(transport, session)
+        driver.start(background)
+        async with _running(session, background):
+            yield session
+
+
+@asynccontextmanager
+async def open_board_session(
+    board: Switchboard, sock: socket.socket, role: RoleName | Role, *, receive_window: int = DEFAULT_RECEIVE_WINDOW
+) -> AsyncIterator[Session]:
+    """Run a session over a connected socket on *board*, as `open_session` does over a Trio stream."""
+    session = Session(_role(role), receive_window=receive_window)
+    async with open_background() as background:
+        BoardDriver(board, sock, session)
+        async with _running(session, background):
+            yield session
+
+
+@asynccontextmanager
+async def _running(session: Session, background: trio.Nursery) -> AsyncIterator[None]:
+    background.start_soon(session.keep_time)
+    try:
+        yield
+    finally:
+        await session.aclose()
+
+
+def _role(role: RoleName | Role) -> Role:
+    return Role[role.upper()] if isinstance(role, str) else role

@@ -1,0 +1,82 @@
+"""Two Trio streams joined by two tasks: what a `Patch` does, for streams of any kind and on any system."""
+
+from typing import Final
+
+import attrs
+import trio
+
+from ..switchboard import abort_socket
+from .patch import Tap
+from .stream import Stream
+
+CHUNK_SIZE: Final = 64 * 1024
+"""Bytes read at once."""
+
+
+async def splice(
+    stream: Stream, other: trio.abc.HalfCloseableStream, *, unread: bytes = b"", tap: Tap | None = None
+) -> bool:
+    """Copy both ways until both directions have ended, then close both streams.
+
+    *unread* was read from *other* before.  When one stream fails, or on cancellation, both are cut short, so that
+    either far side can tell.  A failure is not raised, as it has been passed on.  Returns whether any byte came from
+    *stream*.
+    """
+    splicing = _Splicing(stream, other, tap)
+    try:
+        await splicing.run(unread)
+    finally:
+        if tap is not None:
+            tap.ended(trio.current_time())
+        if splicing.is_whole:
+            await stream.aclose()
+            await other.aclose()
+        else:
+            stream.reset()
+            await _cut_short(other)
+    return splicing.has_received
+
+
+@attrs.define(eq=False)
+class _Splicing:
+    stream: Stream
+    other: trio.abc.HalfCloseableStream
+    tap: Tap | None
+    has_received: bool = False
+    is_whole: bool = False
+
+    async def run(self, unread: bytes) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._copy_to_stream, unread, nursery.cancel_scope)
+            nursery.start_soon(self._copy_from_stream, nursery.cancel_scope)
+        self.is_whole = not nursery.cancel_scope.cancel_called
+
+    async def _copy_to_stream(self, unread: bytes, failure: trio.CancelScope) -> None:
+        try:
+            data = unread or await self.other.receive_some(CHUNK_SIZE)
+            while data:
+                if self.tap is not None:
+                    self.tap.from_socket(bytes(data), trio.current_time())
+                await self.stream.send_all(data)
+                data = await self.other.receive_some(CHUNK_SIZE)
+            await self.stream.send_eof()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            failure.cancel()
+
+    async def _copy_from_stream(self, failure: trio.CancelScope) -> None:
+        try:
+            while data := await self.stream.receive_some(CHUNK_SIZE):
+                self.has_received = True
+                if self.tap is not None:
+                    self.tap.to_socket(memoryview(data), trio.current_time())
+                await self.other.send_all(data)
+            await self.other.send_eof()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            failure.cancel()
+
+
+async def _cut_short(other: trio.abc.Stream) -> None:
+    """Close *other* so that its far side sees an error, where its kind allows that."""
+    if isinstance(other, trio.SocketStream):
+        abort_socket(other.socket)
+    await trio.aclose_forcefully(other)

@@ -1,0 +1,99 @@
+"""Listening sockets, IPv4 and IPv6."""
+
+import errno
+import socket
+from typing import Final
+
+import trio
+
+from ..addresses import TcpAddress
+from ..errors import ListenError
+
+LISTEN_BACKLOG: Final = 4096
+"""Connections that the kernel may hold before they are accepted; it lowers the number to its own limit."""
+
+_PORT_ATTEMPTS: Final = 8
+"""Free ports to try until one is free on every address."""
+
+
+async def open_listening_sockets(address: TcpAddress) -> list[socket.socket]:
+    """Listen on every address that *address* stands for, all with the same port.  Raises `ListenError`."""
+    addresses = await _resolve(address)
+    for attempt in range(_PORT_ATTEMPTS):
+        try:
+            return _listen_on_all(addresses, address.port)
+        except OSError as error:
+            is_unlucky = address.port == 0 and error.errno == errno.EADDRINUSE
+            if not is_unlucky or attempt == _PORT_ATTEMPTS - 1:
+                raise ListenError(f"cannot listen on {address}: {_explain(error)}") from error
+    raise AssertionError("the last attempt returns or raises")
+
+
+def bound_address(sock: socket.socket) -> TcpAddress:
+    """Return where *sock* listens."""
+    host, port = sock.getsockname()[:2]
+    return TcpAddress(host, port)
+
+
+async def _resolve(address: TcpAddress) -> list[tuple[socket.AddressFamily, str]]:
+    if not address.host:
+        families = [(socket.AF_INET, "0.0.0.0")]
+        return [(socket.AF_INET6, "::"), *families] if _has_ipv6() else families
+    try:
+        found = await trio.socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as error:
+        raise ListenError(f"cannot listen on {address}: {address.host} is no known host ({error.strerror})") from error
+    return list(dict.fromkeys((family, str(place[0])) for family, _, _, _, place in found))
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def _listen_on_all(addresses: list[tuple[socket.AddressFamily, str]], port: int) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    try:
+        for family, host in addresses:
+            sock = _listen(family, host, port)
+            sockets.append(sock)
+            port = bound_address(sock).port
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # The sockets it accepts inherit this.
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+        sock.listen(LISTEN_BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _explain(error: OSError) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return "the port is in use; stop the program that has it, or choose another port"
+        case errno.EACCES:
+            return "not permitted; ports below 1024 need privileges, or choose another port"
+        case errno.EADDRNOTAVAIL:
+            return "this machine has no such address"
+        case _:
+            return error.strerror or str(error)

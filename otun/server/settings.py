@@ -1,0 +1,60 @@
+"""What a server is to do."""
+
+import re
+from typing import Final
+from urllib.parse import urlsplit
+
+import attrs
+
+from ..addresses import TcpAddress
+from ..errors import ConfigurationError
+
+DEFAULT_CONTROL: Final = TcpAddress("", 4443)
+DEFAULT_PUBLIC: Final = TcpAddress("", 8080)
+
+_DOMAIN: Final = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*"
+)
+
+
+def _normalize_domain(text: str | None) -> str | None:
+    if text is None:
+        return None
+    domain = text.lower().removesuffix(".")
+    if not (text.isascii() and _DOMAIN.fullmatch(domain)):
+        raise ConfigurationError(f"{text!r} is no domain name; write one such as tunnel.example.org")
+    return domain
+
+
+def _normalize_url(text: str | None) -> str | None:
+    if text is None:
+        return None
+    try:
+        parts = urlsplit(text)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.query or parts.fragment)
+        _ = parts.port  # Raises if it is no number.
+    except ValueError:
+        is_usable = False
+    if not is_usable or not text.isascii() or not text.isprintable() or " " in text:
+        raise ConfigurationError(f"{text!r} is no public URL; write one such as https://tunnel.example.org")
+    return text.rstrip("/")
+
+
+@attrs.frozen(kw_only=True)
+class ServerSettings:
+    """Where the server listens, and whom it serves.
+
+    *control* is for clients, *public* for visitors; an empty host means every interface, port 0 a free one.  With a
+    *domain*, visitors of NAME.DOMAIN reach the tunnel NAME; without one, those of NAME.localhost do, and those of any
+    other host reach the only tunnel, as long as there is just one.  *public_url* is what clients are told instead of
+    what the server would work out; `{name}` in it stands for the tunnel's name.  With *tokens*, a client must present
+    one of them.
+
+    Raises `ConfigurationError` for a domain or URL that is none.
+    """
+
+    control: TcpAddress = DEFAULT_CONTROL
+    public: TcpAddress = DEFAULT_PUBLIC
+    domain: str | None = attrs.field(default=None, converter=_normalize_domain)
+    public_url: str | None = attrs.field(default=None, converter=_normalize_url)
+    tokens: frozenset[str] = attrs.field(default=frozenset(), repr=False)

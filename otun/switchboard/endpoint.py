@@ -1,0 +1,243 @@
+"""A non-blocking socket on the board: what it still has to send, half-close, errors."""
+
+import contextlib
+import errno
+import socket
+import struct
+from typing import Final
+
+import trio
+
+from .board import BYTES_PER_CALL, HUNG_UP, READABLE, WRITABLE, Switchboard
+
+READ_SIZE: Final = 256 * 1024
+"""Bytes asked for in one read."""
+
+LINGER_TIMEOUT: Final = 5.0
+"""Seconds for which a `LingeringClose` goes on reading what nobody wants."""
+
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+
+def abort_socket(sock: socket.socket | trio.socket.SocketType) -> None:
+    """Make the coming close send RST: the other side sees that what it got was cut short."""
+    with contextlib.suppress(OSError):  # Not a TCP socket, or already gone: then there is nobody to tell.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+class Endpoint:
+    """A member that owns one socket.
+
+    Subclasses say what happens with bytes: `pull` when there may be some to read, `drained` when kept ones have left,
+    `broken` when the socket fails.  Sending never waits: what the socket refuses is copied into `unsent`, whose bound
+    is the subclass's concern (a stream's window, a page's size).
+    """
+
+    __slots__ = (
+        "board",
+        "deadline_slot",
+        "has_hung_up",
+        "has_more",
+        "is_closed",
+        "is_connecting",
+        "is_ending",
+        "is_finished",
+        "sock",
+        "unsent",
+    )
+
+    def __init__(self, board: Switchboard, sock: socket.socket, *, is_connecting: bool = False) -> None:
+        self.board = board
+        self.sock = sock
+        self.unsent: bytearray | None = None
+        self.deadline_slot = 0
+        self.is_connecting = is_connecting
+        self.is_closed = False
+        self.is_ending = False  # Writing is to be shut down once everything has left …
+        self.is_finished = False  # … and has been.
+        self.has_more = True  # The socket may have bytes that no event will announce again.
+        self.has_hung_up = False  # The other side has finished: read on until it shows.
+
+    def __repr__(self) -> str:
+        state = "closed" if self.is_closed else "connecting" if self.is_connecting else "open"
+        return f"<{type(self).__name__} {self.sock.fileno()} {state}>"
+
+    # For subclasses to fill in
+
+    def pull(self) -> None:
+        """Read, if anybody wants the bytes; otherwise leave `has_more` set and come back."""
+
+    def drained(self, size: int) -> None:
+        """*size* bytes of `unsent` have left."""
+
+    def finished(self) -> None:
+        """Everything has left, and writing is shut down."""
+
+    def connected(self) -> None:
+        """The connection that was being made stands."""
+
+    def broken(self, error: OSError) -> None:
+        """The socket has failed; it must be closed."""
+
+    def abort(self) -> None:
+        """Close at once, so that the other side notices."""
+        self.close(with_reset=True)
+
+    def flush(self) -> None:
+        """Nothing is put off to the end of a batch here."""
+
+    def deadline_passed(self) -> None:
+        """A time limit was reached."""
+        self.abort()
+
+    # What the board calls
+
+    def ready(self, events: int) -> None:
+        """Look at what the socket can do now."""
+        if self.is_closed:
+            return
+        if self.is_connecting and not self._finish_connecting(events):
+            return
+        if events & WRITABLE and (self.unsent or self.is_ending):
+            self._send_unsent()
+        if events & READABLE or not events:
+            self.has_more = True
+            if events & HUNG_UP:
+                self.has_hung_up = True
+            if not self.is_closed:
+                self.pull()
+
+    def _finish_connecting(self, events: int) -> bool:
+        if not events:
+            return False
+        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self.broken(OSError(code, errno.errorcode.get(code, "unknown")))
+            return False
+        if not events & WRITABLE:
+            return False
+        self.is_connecting = False
+        self.connected()
+        return not self.is_closed
+
+    # Verbs
+
+    def receive(self, limit: int) -> bytes | None:
+        """Read at most *limit* bytes.  b"" is the end; None means nothing now (an event will follow), or `broken`."""
+        try:
+            data = self.sock.recv(limit)
+        except BlockingIOError:
+            self.has_more = False
+            return None
+        except OSError as error:
+            self.broken(error)
+            return None
+        if len(data) < limit and not self.has_hung_up:
+            self.has_more = False  # A short read has emptied the socket, unless the end stands behind it.
+        return data
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Send *data*; what the socket does not take is kept.  Return how much has left; 0 after `broken`, too."""
+        sent = 0
+        if not self.unsent and not self.is_connecting:
+            try:
+                sent = self.sock.send(data)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                self.broken(error)
+                return 0
+            if sent == len(data):
+                return sent
+        if self.unsent is None:
+            self.unsent = bytearray()
+        self.unsent += data[sent:]
+        return sent
+
+    def send_eof(self) -> None:
+        """Shut down writing once everything has left."""
+        self.is_ending = True
+        if not self.unsent and not self.is_connecting:
+            self._finish()
+
+    def _send_unsent(self) -> None:
+        unsent = self.unsent
+        total = 0
+        while unsent:
+            try:
+                with memoryview(unsent) as view:
+                    sent = self.sock.send(view)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                self.broken(error)
+                return
+            del unsent[:sent]
+            total += sent
+        if not unsent:
+            self.unsent = None  # Gives the memory back.
+        if total:
+            self.drained(total)
+        if self.is_ending and not self.unsent and not self.is_closed:
+            self._finish()
+
+    def _finish(self) -> None:
+        if not self.is_finished:
+            self.is_finished = True
+            try:
+                self.sock.shutdown(socket.SHUT_WR)
+            except OSError as error:
+                self.broken(error)
+                return
+            self.finished()
+
+    def close(self, *, with_reset: bool = False) -> None:
+        """Close the socket; no call comes after this.  *with_reset* makes what was cut short look cut short."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self.unsent = None
+        self.board.clear_deadline(self)
+        if with_reset:
+            abort_socket(self.sock)
+        self.board.close(self.sock)
+
+
+class LingeringClose(Endpoint):
+    """Takes a socket over, sends some last bytes, and reads what still comes, unseen, until the other side closes.
+
+    Closing at once would send RST if anything was unread, and the other side's system then throws away what it has
+    received but not shown yet: the last bytes would be lost.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self, board: Switchboard, sock: socket.socket, last_bytes: bytes, unsent: bytearray | None = None
+    ) -> None:
+        super().__init__(board, sock)
+        self.unsent = unsent
+        board.replace(sock, self)
+        board.set_deadline(self, board.now + LINGER_TIMEOUT)
+        self.send(last_bytes)
+        if not self.is_closed:
+            self.send_eof()
+        if not self.is_closed:
+            self.pull()
+
+    def pull(self) -> None:
+        """Throw away what comes."""
+        for _ in range(BYTES_PER_CALL // READ_SIZE):
+            data = self.receive(READ_SIZE)
+            if data is None:
+                return
+            if not data:
+                self.close()
+                return
+            if not self.has_more:
+                return
+        self.board.call_again(self)
+
+    def broken(self, error: OSError) -> None:
+        """The other side has gone."""
+        self.close()

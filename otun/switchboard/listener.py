@@ -1,0 +1,71 @@
+"""A listening socket on the board."""
+
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from .board import Switchboard
+
+logger = logging.getLogger(__name__)
+
+ACCEPTS_PER_CALL: Final = 64
+"""Connections taken in one call, before the members that have bytes to move get their turn."""
+
+RETRY_DELAY: Final = 0.1
+"""Seconds to wait when the system has no descriptor or memory left for another connection."""
+
+_OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class Listener:
+    """Calls *accepted* with each new connection, as a non-blocking socket.  TCP_NODELAY is inherited from *sock*."""
+
+    def __init__(self, board: Switchboard, sock: socket.socket, accepted: Callable[[socket.socket], None]) -> None:
+        self.deadline_slot = 0
+        self._board = board
+        self._sock = sock
+        self._accepted = accepted
+        self._is_out_of_resources = False
+        sock.setblocking(False)
+        board.add(sock, self)
+
+    def __repr__(self) -> str:
+        return f"<Listener {self._sock.fileno()}>"
+
+    def ready(self, events: int) -> None:
+        """Accept what is queued."""
+        for _ in range(ACCEPTS_PER_CALL):
+            try:
+                sock, _address = self._sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _OUT_OF_RESOURCES:
+                    # No new edge comes for what is queued already: look again after a while.
+                    self._report(error)
+                    self._board.set_deadline(self, self._board.now + RETRY_DELAY)
+                    return
+                continue  # This connection broke before it was accepted; the others are sound (accept(2)).
+            self._is_out_of_resources = False
+            sock.setblocking(False)
+            self._accepted(sock)
+        self._board.call_again(self)
+
+    def _report(self, error: OSError) -> None:
+        if not self._is_out_of_resources:
+            self._is_out_of_resources = True
+            logger.error("cannot accept connections: %s; trying again every %s s", error.strerror, RETRY_DELAY)
+
+    def deadline_passed(self) -> None:
+        """Try again after a shortage."""
+        self.ready(0)
+
+    def flush(self) -> None:
+        """Nothing is put off."""
+
+    def abort(self) -> None:
+        """Stop listening."""
+        self._board.clear_deadline(self)
+        self._board.close(self._sock)

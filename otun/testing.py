@@ -1,0 +1,42 @@
+"""Helpers for testing programs that use otun."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+import trio.testing
+
+from .mux import Session, open_board_session, open_session
+from .switchboard import open_switchboard
+from .yamux.connection import DEFAULT_RECEIVE_WINDOW
+
+__all__ = ["board_session_pair", "session_pair"]
+
+
+@asynccontextmanager
+async def session_pair(
+    *, receive_window: int = DEFAULT_RECEIVE_WINDOW, transports: tuple[trio.abc.Stream, trio.abc.Stream] | None = None
+) -> AsyncIterator[tuple[Session, Session]]:
+    """Give a client's and a server's session that are connected in memory, or by *transports*.
+
+    No socket is involved, so that it works under `trio.testing.MockClock`.
+    """
+    client_side, server_side = transports or trio.testing.memory_stream_pair()
+    async with (
+        open_session(client_side, "client", receive_window=receive_window) as client,
+        open_session(server_side, "server", receive_window=receive_window) as server,
+    ):
+        yield client, server
+
+
+@asynccontextmanager
+async def board_session_pair(*, receive_window: int = DEFAULT_RECEIVE_WINDOW) -> AsyncIterator[tuple[Session, Session]]:
+    """The same over a pair of real sockets on a switchboard (Linux)."""
+    client_side, server_side = socket.socketpair()
+    async with (
+        open_switchboard() as board,
+        open_board_session(board, client_side, "client", receive_window=receive_window) as client,
+        open_board_session(board, server_side, "server", receive_window=receive_window) as server,
+    ):
+        yield client, server

@@ -1,0 +1,23 @@
+"""yamux without I/O: bytes in, calls to handlers and bytes out.  No clock, no socket, no Trio.
+
+The specification is hashicorp's `spec.md`; where it is silent, this package does what the peers in the field accept.
+"""
+
+from .connection import Role, YamuxConnection
+from .frames import FrameDecoder, GoAwayCode
+from .handler import ConnectionHandler, StreamHandler
+from .keepalive import KeepAlive
+from .states import StreamState
+from .stream import YamuxStream
+
+__all__ = [
+    "ConnectionHandler",
+    "FrameDecoder",
+    "GoAwayCode",
+    "KeepAlive",
+    "Role",
+    "StreamHandler",
+    "StreamState",
+    "YamuxConnection",
+    "YamuxStream",
+]

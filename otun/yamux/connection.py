@@ -1,0 +1,400 @@
+"""A yamux connection without I/O: `receive_data` takes what arrived, `data_to_send` gives what must leave.
+
+Everything that is kept has a bound: the send queue, the replies to a peer that does not read, the streams nobody has
+taken yet.  A peer that breaks the rules gets GoAway 1, and `receive_data` raises `RemoteProtocolError`.
+"""
+
+import math
+from collections import deque
+from enum import Enum
+from itertools import islice, takewhile
+from typing import Final
+
+from ..errors import LocalProtocolError, RemoteProtocolError
+from .frames import (
+    ACK,
+    DATA,
+    FIN,
+    GO_AWAY,
+    HEADER_SIZE,
+    MAX_UINT32,
+    PING,
+    RST,
+    SYN,
+    WINDOW_UPDATE,
+    FrameDecoder,
+    GoAwayCode,
+    encode_header,
+)
+from .handler import ConnectionHandler, StreamHandler
+from .stream import INITIAL_WINDOW, SHARED_FRAME_SIZE, SOLE_FRAME_SIZE, YamuxStream
+
+DEFAULT_RECEIVE_WINDOW: Final = 1024 * 1024
+"""Bytes that a peer may send on one stream before somebody reads.  256 KiB is slow on long links."""
+
+ACCEPT_BACKLOG: Final = 256
+"""Opens without an answer, in either direction: what all yamux implementations allow."""
+
+SEND_QUEUE_LIMIT: Final = 512 * 1024
+"""Queued bytes from which on streams wait for room: two of the largest frames, so that the transport never idles."""
+
+MAX_QUEUED_PONGS: Final = 32
+"""Pongs kept for a peer that pings and does not read.  An honest peer has one ping under way, or a few."""
+
+MAX_QUEUED_REFUSALS: Final = 1024
+"""RSTs kept for a peer that opens streams beyond its backlog and does not read; one more ends the connection."""
+
+ACKNOWLEDGE_TIMEOUT: Final = 30.0
+"""Seconds after which a stream that nobody took is acknowledged all the same: hashicorp/yamux gives up at 75."""
+
+CLOSE_TIMEOUT: Final = 300.0
+"""Seconds that a closed stream waits for the peer's FIN before it is reset: what hashicorp/yamux does."""
+
+
+class Role(Enum):
+    """Which end of the connection this is.  Streams opened by the client have odd ids, the server's even ones."""
+
+    CLIENT = 1
+    SERVER = 2
+
+
+class YamuxConnection:
+    """The rules of one connection.
+
+    *receive_window* is what each stream's peer may send unread, in bytes, at least 256 KiB.  Nothing here waits, and
+    nothing reads a clock: where time matters, it is an argument in seconds.
+    """
+
+    def __init__(self, role: Role, handler: ConnectionHandler, *, receive_window: int = DEFAULT_RECEIVE_WINDOW) -> None:
+        if not INITIAL_WINDOW <= receive_window <= MAX_UINT32:
+            raise ValueError(f"a receive window must be between {INITIAL_WINDOW} and {MAX_UINT32} bytes")
+        self.role = role
+        self.receive_window = receive_window
+        self.update_threshold = receive_window // 2
+        self.streams: dict[int, YamuxStream] = {}
+        self.queued_bytes = 0
+        self.has_gone_away = False
+        self.has_peer_gone_away = False
+        self._handler = handler
+        self._decoder = FrameDecoder(self)
+        self._now = 0.0
+        self._next_id = role.value
+        self._next_ping = 0
+        self._unacknowledged = 0
+        # Inbound: where the body that is arriving goes, and whether a FIN stands behind it.
+        self._body_stream: YamuxStream | None = None
+        self._body_has_fin = False
+        # Outbound, in the order in which they leave.
+        self._urgent: list[bytes] = []
+        self._pongs: deque[int] = deque()
+        self._updates: dict[YamuxStream, None] = {}
+        self._refusals: list[int] = []
+        self._queue: list[bytes | memoryview] = []
+        self._is_output_announced = False
+        self._waiting_for_room: deque[YamuxStream] = deque()
+        self._last_sender: YamuxStream | None = None
+        # Streams with a deadline.  Each kind has one fixed delay, so that the first entry is always the next one due.
+        self._unaccepted: dict[YamuxStream, float] = {}
+        self._overdue: set[YamuxStream] = set()
+        self._closing: dict[YamuxStream, float] = {}
+
+    def __repr__(self) -> str:
+        return f"<YamuxConnection {self.role.name} streams={len(self.streams)} queued={self.queued_bytes}>"
+
+    # Streams of our own
+
+    @property
+    def can_open(self) -> bool:
+        """Whether `open_stream` may be called now: fewer than `ACCEPT_BACKLOG` opens wait for an answer."""
+        return self._unacknowledged < ACCEPT_BACKLOG
+
+    def open_stream(self, handler: StreamHandler) -> YamuxStream:
+        """Open a stream.  Its data may be sent at once, before the peer acknowledges it.
+
+        Raises `LocalProtocolError` after a GoAway of either side, while `can_open` is false, and when all ids are used.
+        """
+        if self.has_gone_away or self.has_peer_gone_away:
+            raise LocalProtocolError("no stream can be opened: the session is going away")
+        if not self.can_open:
+            raise LocalProtocolError(f"no stream can be opened: {ACCEPT_BACKLOG} opens wait for the peer's answer")
+        if self._next_id > MAX_UINT32:
+            raise LocalProtocolError("no stream can be opened: the session has used all its stream ids")
+        stream = YamuxStream(self, self._next_id, handler, is_local=True)
+        self._next_id += 2
+        self._unacknowledged += 1
+        self.streams[stream.id] = stream
+        delta = self.receive_window - INITIAL_WINDOW
+        stream.receive_credit += delta
+        stream.owed_flags, stream.owed_window = SYN, delta
+        self.owe_update(stream)
+        return stream
+
+    # The session
+
+    def ping(self) -> int:
+        """Queue a ping ahead of all data, and return the value that its pong will carry."""
+        value = self._next_ping
+        self._next_ping = (value + 1) & MAX_UINT32
+        self._urgent.append(encode_header(PING, SYN, 0, value))
+        self._announce_output()
+        return value
+
+    def go_away(self, code: int = GoAwayCode.NORMAL) -> None:
+        """Queue a GoAway, once.  With code 0 the streams that are open go on; new ones are refused from now on.
+
+        It leaves behind the data that is queued, because some peers stop reading at a GoAway.
+        """
+        if not self.has_gone_away:
+            self.has_gone_away = True
+            self.queue_last(encode_header(GO_AWAY, 0, 0, code))
+
+    def connection_lost(self) -> None:
+        """Forget all streams, and tell each one's handler."""
+        streams = list(self.streams.values())
+        self.streams.clear()
+        self._waiting_for_room.clear()
+        self._unaccepted.clear()
+        self._overdue.clear()
+        self._closing.clear()
+        self._body_stream = None
+        for stream in streams:
+            stream.handler.connection_lost()
+
+    # Time
+
+    @property
+    def next_deadline(self) -> float:
+        """When `handle_timeouts` should be called next, in seconds; infinity when nothing is due."""
+        return min((*islice(self._unaccepted.values(), 1), *islice(self._closing.values(), 1)), default=math.inf)
+
+    def handle_timeouts(self, now: float) -> None:
+        """Acknowledge what nobody took in time, and reset closed streams whose peer never finished."""
+        for stream in [*takewhile(lambda stream: self._unaccepted[stream] <= now, self._unaccepted)]:
+            del self._unaccepted[stream]
+            self._overdue.add(stream)
+            stream.send_ack()
+        for stream in [*takewhile(lambda stream: self._closing[stream] <= now, self._closing)]:
+            stream.reset()
+
+    def expect_end(self, stream: YamuxStream, now: float) -> None:
+        """Reset *stream* unless it has ended `CLOSE_TIMEOUT` after *now*."""
+        self._closing[stream] = now + CLOSE_TIMEOUT
+
+    # Output
+
+    def queue_data(self, header: bytes, body: bytes | memoryview, size: int) -> None:
+        """Queue a data frame."""
+        queue = self._queue
+        queue.append(header)
+        queue.append(body)
+        self.queued_bytes += size + HEADER_SIZE
+        if not self._is_output_announced:
+            self._announce_output()
+
+    def queue_last(self, header: bytes) -> None:
+        """Queue a FIN, an RST or a GoAway, behind the data."""
+        self._queue.append(header)
+        self.queued_bytes += HEADER_SIZE
+        self._announce_output()
+
+    def owe_update(self, stream: YamuxStream) -> None:
+        """Remember that *stream* has a window update to send."""
+        self._updates[stream] = None
+        self._announce_output()
+
+    def _announce_output(self) -> None:
+        if not self._is_output_announced:
+            self._is_output_announced = True
+            self._handler.output_ready()
+
+    def data_to_send(self) -> list[bytes | memoryview]:
+        """Return everything that must leave now, and forget it: pings first, then what is owed, then data."""
+        self._is_output_announced = False
+        output: list[bytes | memoryview] = []
+        if self._urgent:
+            output.extend(self._urgent)
+            self._urgent.clear()
+        while self._pongs:
+            output.append(encode_header(PING, ACK, 0, self._pongs.popleft()))
+        if self._updates:
+            output.extend([stream.take_update() for stream in self._updates])
+            self._updates.clear()
+        if self._refusals:
+            output.extend([encode_header(WINDOW_UPDATE, RST, stream_id, 0) for stream_id in self._refusals])
+            self._refusals.clear()
+        if not output:
+            output, self._queue = self._queue, output
+        elif self._queue:
+            output.extend(self._queue)
+            self._queue.clear()
+        self.queued_bytes = 0
+        return output
+
+    def frame_size_for(self, stream: YamuxStream) -> int:
+        """Return the largest body that *stream* may queue now; 0 puts it at the end of the round."""
+        if self.queued_bytes < SEND_QUEUE_LIMIT:
+            if not self._waiting_for_room:
+                return SOLE_FRAME_SIZE
+            if stream is not self._last_sender:  # Otherwise it has had its turn.
+                self._last_sender = stream
+                return SHARED_FRAME_SIZE
+        if not stream.is_waiting_for_room:
+            stream.is_waiting_for_room = True
+            self._waiting_for_room.append(stream)
+        return 0
+
+    def refill(self) -> None:
+        """Let the streams that wait for room send, one frame in turn, until the queue is full again.
+
+        To be called after every `data_to_send`.
+        """
+        waiting = self._waiting_for_room
+        while waiting and self.queued_bytes < SEND_QUEUE_LIMIT:
+            stream = waiting.popleft()
+            stream.is_waiting_for_room = False
+            if stream.can_send:
+                stream.handler.window_opened()
+
+    # Input
+
+    def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> None:
+        """Apply the next bytes from the peer, in the calls that they cause.
+
+        Raises `RemoteProtocolError` when the peer breaks the protocol; GoAway 1 is then in `data_to_send`, and nothing
+        may be fed any more.
+        """
+        self._now = now
+        try:
+            self._decoder.feed(data)
+        except RemoteProtocolError:
+            self.has_gone_away = True
+            self._urgent.append(encode_header(GO_AWAY, 0, 0, GoAwayCode.PROTOCOL_ERROR))
+            self._announce_output()
+            raise
+
+    def receive_eof(self) -> None:
+        """Take note that the peer's bytes have ended.  Raises `RemoteProtocolError` when that cuts a frame."""
+        if not self._decoder.is_between_frames:
+            raise RemoteProtocolError("the connection ended in the middle of a frame")
+
+    def header_received(self, kind: int, flags: int, stream_id: int, length: int) -> None:
+        """For the `FrameDecoder`."""
+        if kind > WINDOW_UPDATE:
+            self._session_header_received(kind, flags, length)
+            return
+        is_opening = flags & SYN and not flags & RST
+        stream = self._syn_received(stream_id) if is_opening else self.streams.get(stream_id)
+        if kind == DATA:
+            self._body_stream = stream
+        if stream is None:
+            return  # Unknown, refused or ended: never answered, and a body is skipped.
+        if not stream.is_acknowledged and stream.is_local:
+            self._free_slot(stream)  # Any frame is an answer to our SYN: not all peers send ACK before their data.
+        if flags & RST:
+            stream.receive_rst(length if kind == WINDOW_UPDATE else 0)
+            return
+        if length:
+            if kind == DATA:
+                if length > stream.receive_credit:
+                    overrun = length - stream.receive_credit
+                    raise RemoteProtocolError(f"stream {stream_id} overran its window by {overrun} bytes")
+                stream.receive_credit -= length
+                self._body_has_fin = bool(flags & FIN)
+                return
+            self._credit(stream, length)
+        if flags & FIN:
+            stream.receive_fin()
+
+    def _session_header_received(self, kind: int, flags: int, value: int) -> None:
+        if kind == GO_AWAY:
+            self.has_peer_gone_away = True
+            self._handler.went_away(value)
+        elif flags & SYN:
+            if len(self._pongs) < MAX_QUEUED_PONGS:
+                self._pongs.append(value)
+                self._announce_output()
+        elif flags & ACK:
+            self._handler.pong_received(value)
+
+    def _syn_received(self, stream_id: int) -> YamuxStream | None:
+        if stream_id == 0 or stream_id % 2 == self.role.value % 2:
+            raise RemoteProtocolError(f"the peer opened stream {stream_id}, an id that is not its to use")
+        if stream_id in self.streams:
+            raise RemoteProtocolError(f"the peer opened stream {stream_id} twice")
+        if self.has_gone_away or len(self._unaccepted) + len(self._overdue) >= ACCEPT_BACKLOG:
+            if len(self._refusals) >= MAX_QUEUED_REFUSALS:
+                raise RemoteProtocolError("the peer opens streams without end and reads no answers")
+            self._refusals.append(stream_id)
+            self._announce_output()
+            return None
+        stream = YamuxStream(self, stream_id, _NOBODY, is_local=False)
+        self.streams[stream_id] = stream
+        self._unaccepted[stream] = self._now + ACKNOWLEDGE_TIMEOUT
+        self._handler.stream_opened(stream)
+        return None if stream.is_over else stream
+
+    def _free_slot(self, stream: YamuxStream) -> None:
+        stream.is_acknowledged = True
+        self._unacknowledged -= 1
+        self._handler.slot_freed()
+
+    def _credit(self, stream: YamuxStream, delta: int) -> None:
+        stream.send_credit += delta
+        if stream.send_credit > MAX_UINT32:
+            raise RemoteProtocolError(f"the peer raised the window of stream {stream.id} above {MAX_UINT32} bytes")
+        if stream.is_waiting_for_window:
+            stream.is_waiting_for_window = False
+            if stream.can_send:
+                stream.handler.window_opened()
+
+    def body_received(self, data: memoryview, missing: int) -> None:
+        """For the `FrameDecoder`."""
+        stream = self._body_stream
+        if stream is None:
+            return
+        if not stream.is_expecting_data:
+            stream.refuse()  # Data after FIN, or after our reader left.
+            return
+        stream.handler.data_received(data)
+        # The handler may have reset the stream: then there is no body stream any more.
+        if not missing and self._body_has_fin and self._body_stream is not None:
+            stream.receive_fin()
+
+    # For the streams
+
+    def accepted(self, stream: YamuxStream) -> None:
+        """Take note that somebody has taken *stream*: it leaves the backlog."""
+        self._unaccepted.pop(stream, None)
+        self._overdue.discard(stream)
+
+    def forget(self, stream: YamuxStream) -> None:
+        """Take an ended stream out of all tables."""
+        self.streams.pop(stream.id, None)
+        self._closing.pop(stream, None)
+        if stream.is_local:
+            if not stream.is_acknowledged:  # We reset it before the peer answered; it may never do so now.
+                self._free_slot(stream)
+        else:
+            self.accepted(stream)
+        if not stream.owed_flags:
+            self._updates.pop(stream, None)
+        if self._body_stream is stream:
+            self._body_stream = None
+
+
+class _Nobody:
+    """The handler of a stream before its owner is known."""
+
+    def data_received(self, data: memoryview) -> None:
+        raise AssertionError("stream_opened must set a handler")
+
+    def stream_ended(self) -> None: ...
+
+    def stream_reset(self, code: int) -> None: ...
+
+    def connection_lost(self) -> None: ...
+
+    def window_opened(self) -> None: ...
+
+
+_NOBODY: Final = _Nobody()

@@ -1,0 +1,50 @@
+"""What a peer can cause, as calls.
+
+A handler may call back into the connection and its streams from within any of these calls, except `receive_data`.
+"""
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from .stream import YamuxStream
+
+
+class ConnectionHandler(Protocol):
+    """Whoever owns a `YamuxConnection`."""
+
+    def stream_opened(self, stream: "YamuxStream") -> None:
+        """The peer opened *stream*.
+
+        Its `handler` must be set before this returns, and `YamuxStream.acknowledge` be called when somebody takes it.
+        """
+
+    def slot_freed(self) -> None:
+        """One of our own opens was answered, so that another one may be made."""
+
+    def pong_received(self, value: int) -> None:
+        """The peer answered the ping that carried *value* (or invented one: check)."""
+
+    def went_away(self, code: int) -> None:
+        """The peer sent GoAway.  0: it takes no new streams.  Anything else: the session is over."""
+
+    def output_ready(self) -> None:
+        """`data_to_send` was empty, and is not any longer."""
+
+
+class StreamHandler(Protocol):
+    """Whoever uses a stream."""
+
+    def data_received(self, data: memoryview) -> None:
+        """Bytes have arrived.  Copy what is kept; call `YamuxStream.consume` for what has been used up."""
+
+    def stream_ended(self) -> None:
+        """The peer sent FIN: no more data will come."""
+
+    def stream_reset(self, code: int) -> None:
+        """The peer reset the stream, or broke its rules; some peers give a *code*.  It is out of the table."""
+
+    def connection_lost(self) -> None:
+        """The connection ended while the stream was in its table."""
+
+    def window_opened(self) -> None:
+        """`send_allowance` returned 0 before, and is worth asking again."""

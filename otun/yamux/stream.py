@@ -1,0 +1,201 @@
+"""One stream's rules: its state, its two windows, and what it still owes the peer."""
+
+from typing import TYPE_CHECKING
+
+from ..errors import LocalProtocolError
+from .frames import ACK, DATA, FIN, RST, WINDOW_UPDATE, encode_header
+from .states import TRANSITIONS, StreamInput, StreamState
+
+if TYPE_CHECKING:
+    from .connection import YamuxConnection
+    from .handler import StreamHandler
+
+INITIAL_WINDOW = 256 * 1024
+"""Bytes that either side of a stream may send before any window update (yamux spec, "Window Update")."""
+
+SHARED_FRAME_SIZE = 64 * 1024
+"""The largest body of a data frame while other streams wait: what one turn in the round is worth."""
+
+SOLE_FRAME_SIZE = 256 * 1024
+"""The largest body while no other stream waits.  64 KiB alone cost a fifth of the bulk throughput."""
+
+
+class YamuxStream:
+    """A stream as the protocol sees it.  Made by `YamuxConnection` only.
+
+    *handler* hears of what the peer does.  Sending is in two steps, so that nobody reads what cannot be sent yet: ask
+    `send_allowance`, then `send_data` at most so much.
+    """
+
+    # Ten thousand of them may be idle at once: no instance dictionary.
+    __slots__ = (
+        "_connection",
+        "handler",
+        "id",
+        "is_acknowledged",
+        "is_local",
+        "is_read_closed",
+        "is_waiting_for_room",
+        "is_waiting_for_window",
+        "owed_flags",
+        "owed_window",
+        "receive_credit",
+        "send_credit",
+        "state",
+        "ungranted",
+    )
+
+    def __init__(
+        self, connection: "YamuxConnection", stream_id: int, handler: "StreamHandler", *, is_local: bool
+    ) -> None:
+        self._connection = connection
+        self.id = stream_id
+        self.handler = handler
+        self.state = StreamState.OPEN
+        self.is_local = is_local
+        self.is_acknowledged = False
+        self.is_read_closed = False
+        self.is_waiting_for_room = False
+        self.is_waiting_for_window = False
+        self.owed_flags = 0
+        self.owed_window = 0
+        self.send_credit = INITIAL_WINDOW
+        self.receive_credit = INITIAL_WINDOW
+        self.ungranted = 0
+
+    def __repr__(self) -> str:
+        return f"<YamuxStream {self.id} {self.state.name}>"
+
+    @property
+    def can_send(self) -> bool:
+        """Whether our direction is open: no FIN or RST has been sent, and no RST received."""
+        return self.state is StreamState.OPEN or self.state is StreamState.REMOTE_CLOSED
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the stream has ended both ways and is out of its connection's table."""
+        return self.state is StreamState.CLOSED or self.state is StreamState.RESET
+
+    # Sending
+
+    def send_allowance(self) -> int:
+        """Return how many bytes `send_data` takes now.
+
+        0 when the peer's window is empty or the connection's send queue full; `StreamHandler.window_opened` then says
+        when to ask again.  Streams that wait for room in the queue get it in turn.
+        """
+        credit = self.send_credit
+        if credit <= 0:
+            self.is_waiting_for_window = True
+            return 0
+        most = self._connection.frame_size_for(self)
+        return most if most < credit else credit
+
+    def send_data(self, data: bytes | memoryview) -> None:
+        """Queue *data*, at most `send_allowance` bytes, as one frame.  It must not change afterwards.
+
+        The window is debited here, not when the bytes leave.  Raises `LocalProtocolError` after FIN or RST.
+        """
+        if not (self.state is StreamState.OPEN or self.state is StreamState.REMOTE_CLOSED):
+            raise LocalProtocolError(f"stream {self.id} cannot send in state {self.state.name}")
+        size = len(data)
+        self.send_credit -= size
+        self._connection.queue_data(encode_header(DATA, 0, self.id, size), data, size)
+
+    def send_eof(self) -> None:
+        """Queue a FIN behind the data.  Does nothing when our direction is closed already: two FINs kill some peers."""
+        if self.can_send:
+            self._connection.queue_last(encode_header(WINDOW_UPDATE, FIN, self.id, 0))
+            self._advance(StreamInput.SEND_FIN)
+
+    def reset(self, code: int = 0) -> None:
+        """End the stream both ways at once.  Does nothing when it is over.  The handler is not called."""
+        if not self.is_over:
+            self._connection.queue_last(encode_header(WINDOW_UPDATE, RST, self.id, code))
+            self._advance(StreamInput.SEND_RST)
+
+    # Receiving
+
+    def acknowledge(self) -> None:
+        """Tell the peer, once, that the stream it opened is taken, and how large our window is."""
+        if not self.is_local:
+            self._connection.accepted(self)
+            self.send_ack()
+
+    def consume(self, size: int) -> None:
+        """Say that *size* received bytes are used up.  From half a window on the peer is given it anew."""
+        ungranted = self.ungranted + size
+        if ungranted >= self._connection.update_threshold and self.is_expecting_data:
+            self.receive_credit += ungranted
+            self._owe(0, ungranted)
+            ungranted = 0
+        self.ungranted = ungranted
+
+    @property
+    def is_expecting_data(self) -> bool:
+        """Whether the peer may still send data that somebody wants."""
+        return (self.state is StreamState.OPEN or self.state is StreamState.LOCAL_CLOSED) and not self.is_read_closed
+
+    def close(self, now: float) -> None:
+        """Finish both ways: FIN after what is queued; data that still comes is answered with RST.
+
+        It is not reset at once, because hashicorp/yamux drops data it has not read when RST comes.  A peer whose window
+        is empty is given one byte, so that it tries and finds out.  A peer that neither sends nor finishes is reset
+        after `CLOSE_TIMEOUT` (see `YamuxConnection.handle_timeouts`).
+        """
+        if self.is_over or self.is_read_closed:
+            return
+        self.is_read_closed = True
+        self.finish(now)
+        if self.receive_credit == 0 and not self.is_over:
+            self.receive_credit = 1
+            self._owe(0, 1)
+
+    def finish(self, now: float) -> None:
+        """Send FIN after what is queued, and wait `CLOSE_TIMEOUT` at most for the peer's."""
+        self.send_eof()
+        if not self.is_over:
+            self._connection.expect_end(self, now)
+
+    # For the connection
+
+    def send_ack(self) -> None:
+        """Queue the ACK and the credit that comes with it, once."""
+        if not self.is_acknowledged and not self.is_over:
+            self.is_acknowledged = True
+            delta = self._connection.receive_window - INITIAL_WINDOW
+            self.receive_credit += delta
+            self._owe(ACK, delta)
+
+    def _owe(self, flags: int, delta: int) -> None:
+        """Merge a window update into the one that is still to be sent: however slow the peer reads, it is one."""
+        self.owed_flags |= flags
+        self.owed_window += delta
+        self._connection.owe_update(self)
+
+    def take_update(self) -> bytes:
+        """Return the window update that is owed, as its frame."""
+        frame = encode_header(WINDOW_UPDATE, self.owed_flags, self.id, self.owed_window)
+        self.owed_flags = self.owed_window = 0
+        return frame
+
+    def _advance(self, event: StreamInput) -> None:
+        self.state = TRANSITIONS[self.state, event]
+        if self.is_over:
+            self._connection.forget(self)
+
+    def receive_fin(self) -> None:
+        """Apply a FIN from the peer.  A second one means nothing, nor does one for a stream that was just reset."""
+        if self.state is StreamState.OPEN or self.state is StreamState.LOCAL_CLOSED:
+            self._advance(StreamInput.RECEIVE_FIN)
+            self.handler.stream_ended()
+
+    def receive_rst(self, code: int) -> None:
+        """Apply an RST from the peer."""
+        self._advance(StreamInput.RECEIVE_RST)
+        self.handler.stream_reset(code)
+
+    def refuse(self) -> None:
+        """Reset the stream because of what the peer did to it, and tell the handler."""
+        self.reset()
+        self.handler.stream_reset(0)

@@ -1,0 +1,97 @@
+"""Fixtures for the command line's tests."""
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+import otun.cli
+
+# A process that takes longer than this is stuck; its test then fails on what it did not say.
+PATIENCE = 30
+
+Environment = dict[str, str]
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level, raises = root.handlers[:], root.level, logging.raiseExceptions
+    yield
+    root.handlers[:], logging.raiseExceptions = handlers, raises
+    root.setLevel(level)
+
+
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """No settings but those that the test makes, neither here nor in the processes that it starts."""
+    for name in list(os.environ):
+        if name.startswith(("OTUN_", "XDG_CONFIG_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(Path(otun.cli.__file__).parents[2]))
+    return monkeypatch
+
+
+@attrs.frozen
+class Ended:
+    """A process that has ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+@attrs.define(eq=False)
+class Program:
+    """A running `otun`."""
+
+    process: subprocess.Popen[str]
+
+    def read_line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().rstrip("\n")
+
+    def signal(self, number: signal.Signals) -> Ended:
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> Ended:
+        stdout, stderr = self.process.communicate(timeout=PATIENCE)
+        return Ended(self.process.returncode, stdout, stderr)
+
+
+Start = Callable[..., Program]
+
+
+@pytest.fixture
+def start(environment: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Start `otun ARGUMENTS` as a process of its own."""
+    with contextlib.ExitStack() as stack:
+
+        def start_program(*arguments: str, stdout: int = subprocess.PIPE) -> Program:
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-m", "otun.cli", *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=stdout,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            killer = threading.Timer(PATIENCE, process.kill)
+            killer.start()
+            stack.callback(killer.join)
+            stack.callback(killer.cancel)
+            stack.callback(process.kill)
+            return Program(process)
+
+        yield start_program

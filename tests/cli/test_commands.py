@@ -1,0 +1,264 @@
+"""The commands in this process, with the library's `serve` and `forward` replaced by what the test needs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+import otun.cli.client
+import otun.cli.server
+from otun.addresses import LocalAddress, TcpAddress, UnixAddress
+from otun.cli import main
+from otun.cli.client import describe_tunnel
+from otun.cli.server import describe_client, is_open_to_others
+from otun.errors import InvalidName, ListenError, RegistrationRefused, ServerUnreachable
+from otun.mux.errors import SessionClosed
+from otun.server import ServerSettings
+
+pytestmark = pytest.mark.usefixtures("environment")
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[ServerSettings]:
+    """The settings that `serve` was called with; it then fails, which ends the command."""
+    seen: list[ServerSettings] = []
+
+    async def serve(settings: ServerSettings, *, task_status: object = None) -> None:
+        seen.append(settings)
+        await trio.lowlevel.checkpoint()
+        raise ListenError("address already in use")
+
+    monkeypatch.setattr(otun.cli.server, "serve", serve)
+    return seen
+
+
+@pytest.fixture
+def forwarded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TcpAddress, LocalAddress, str | None, str | None]]:
+    """The arguments that `forward` was called with; it then fails, which ends the command."""
+    seen: list[tuple[TcpAddress, LocalAddress, str | None, str | None]] = []
+
+    async def forward(
+        server: TcpAddress,
+        local: LocalAddress,
+        *,
+        name: str | None = None,
+        token: str | None = None,
+        on_exchange: Callable[..., None] | None = None,
+        task_status: object = None,
+    ) -> None:
+        seen.append((server, local, name, token))
+        await trio.lowlevel.checkpoint()
+        raise ServerUnreachable("cannot connect")
+
+    monkeypatch.setattr(otun.cli.client, "forward", forward)
+    return seen
+
+
+def test_server_settings_come_from_flags_environment_and_file(
+    served: list[ServerSettings], tmp_path: Path, environment: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text('[server]\ncontrol = "h:1"\npublic = "h:2"\ndomain = "file.example"\ntokens_file = "t"\n')
+    (tmp_path / "t").write_text("alpha\n")
+    environment.setenv("OTUN_PUBLIC", "h:3")
+    environment.setenv("OTUN_CONTROL", "h:4")
+    environment.setenv("OTUN_TOKENS", "beta")
+    assert main(["server", "--config", str(config), "--control", ":5"]) == 1
+    (settings,) = served
+    assert settings.control == TcpAddress("", 5)
+    assert settings.public == TcpAddress("h", 3)
+    assert settings.domain == "file.example"
+    assert settings.tokens == {"alpha", "beta"}
+
+
+def test_server_without_settings_has_the_librarys_defaults(served: list[ServerSettings]) -> None:
+    assert main(["server"]) == 1
+    assert served == [ServerSettings()]
+
+
+def test_tokens_in_the_state_folder_are_used_unless_a_file_is_named(
+    served: list[ServerSettings], tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    assert main(["server", "--state", str(state)]) == 1
+    (state / "tokens").write_text("alpha")
+    assert main(["server", "--state", str(state)]) == 1
+    (tmp_path / "other").write_text("beta")
+    assert main(["server", "--state", str(state), "--tokens-file", str(tmp_path / "other")]) == 1
+    assert [settings.tokens for settings in served] == [set(), {"alpha"}, {"beta"}]
+
+
+def test_an_empty_tokens_file_in_the_state_folder_is_an_error(served: list[ServerSettings], tmp_path: Path) -> None:
+    (tmp_path / "tokens").touch()
+    assert main(["server", "--state", str(tmp_path)]) == 2
+    assert not served
+
+
+@pytest.mark.parametrize(
+    ("arguments", "local"),
+    [
+        (["http", "3000"], TcpAddress("localhost", 3000)),
+        (["http", "unix:/run/app"], UnixAddress("/run/app")),
+        (["client", "--local", "[::1]:80"], TcpAddress("::1", 80)),
+    ],
+)
+@pytest.mark.parametrize("name_flag", ["--name", "--subdomain"])
+def test_client_and_its_short_form_call_forward(
+    forwarded: list[object], arguments: list[str], local: LocalAddress, name_flag: str
+) -> None:
+    assert main([*arguments, "--server", "example.com", name_flag, "app", "--token", "t"]) == 4
+    assert forwarded == [(TcpAddress("example.com", 4443), local, "app", "t")]
+
+
+def test_client_settings_come_from_the_environment(forwarded: list[object], environment: pytest.MonkeyPatch) -> None:
+    for name, value in {"SERVER": "h:1", "LOCAL": "2", "NAME": "n", "TOKEN": "t"}.items():
+        environment.setenv(f"OTUN_{name}", value)
+    assert main(["client"]) == 4
+    assert forwarded == [(TcpAddress("h", 1), TcpAddress("localhost", 2), "n", "t")]
+
+
+def test_the_default_configuration_file_is_read(forwarded: list[object], tmp_path: Path) -> None:
+    folder = tmp_path / ".config" / "otun"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text('[client]\nserver = "h:1"\n')
+    assert main(["http", "8000"]) == 4
+    assert forwarded == [(TcpAddress("h", 1), TcpAddress("localhost", 8000), None, None)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["server", "--control", ":99999"], "--control: ':99999': port 99999 is not between 0 and 65535"),
+        (["client", "--server", "h"], "which local service? Give --local PORT, or set OTUN_LOCAL"),
+        (["http", "3000"], "which server? Give --server HOST, or set OTUN_SERVER or client.server"),
+        (["http", "app", "--server", "h"], "'app' has no port; write HOST:PORT"),
+        (["http", "1", "--server", "h", "--token", "two words"], "--token: a token is one or more printable ASCII"),
+        (["server", "--log-level", "loud"], "'loud' is no log level; choose one of"),
+        (["--log-level", "loud", "demo"], "'loud' is no log level; choose one of"),
+        (["--config", "/none", "server"], "configuration file /none: No such file or directory"),
+        (["server", "--tokens-file", "/none"], "tokens file /none: No such file or directory"),
+        (["server", "--state", "/dev/null"], "state folder /dev/null: File exists"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
+) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"otun: {complaint}")
+    assert err.count("\n") == 1
+
+
+def test_a_bad_variable_is_named(capsys: pytest.CaptureFixture[str], environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("OTUN_LOG_REQUESTS", "perhaps")
+    assert main(["http", "1", "--server", "h"]) == 2
+    assert capsys.readouterr().err == "otun: OTUN_LOG_REQUESTS: 'perhaps' is neither true nor false\n"
+
+
+@pytest.mark.parametrize("arguments", [["sever"], ["server", "--contrl", ":1"], ["http"], []])
+def test_wrong_usage_is_exit_code_2(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert main(arguments) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_mistyped_command_is_guessed(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["sever"])
+    assert "Did you mean 'server'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RegistrationRefused("name taken", code="name_taken"), 3),
+        (SessionClosed("the server ended the session"), 4),
+        (InvalidName("no name"), 2),
+    ],
+)
+@pytest.mark.parametrize("flags", [[], ["-v"]])
+def test_an_end_that_the_library_reports_is_one_line_and_its_code(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    code: int,
+    flags: list[str],
+) -> None:
+    async def forward(*_: object, **__: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise error
+
+    monkeypatch.setattr(otun.cli.client, "forward", forward)
+    assert main(["http", "1", "--server", "h", *flags]) == code
+    assert [line for line in capsys.readouterr().err.splitlines() if "DEBUG" not in line] == [f"otun: {error}"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "variable", "shows_traceback"),
+    [
+        ([], [], "", False),
+        (["-v"], [], "", True),
+        ([], ["-v"], "", True),
+        ([], [], "debug", True),
+        (["--log-level", "error"], [], "debug", False),
+        (["-v"], ["--log-level", "info"], "", False),
+    ],
+)
+def test_a_surprise_shows_its_traceback_only_at_level_debug(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    before: list[str],
+    after: list[str],
+    variable: str,
+    shows_traceback: bool,
+) -> None:
+    async def forward(*_: object, **__: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise LookupError("surprise")
+
+    monkeypatch.setenv("OTUN_LOG_LEVEL", variable)
+    monkeypatch.setattr(otun.cli.client, "forward", forward)
+    assert main([*before, "http", "1", "--server", "h", *after]) == 1
+    err = capsys.readouterr().err
+    assert ("Traceback" in err) == shows_traceback
+    assert "otun: unexpected LookupError: surprise" in err
+
+
+def test_the_url_stands_alone_for_scripts() -> None:
+    local = TcpAddress("localhost", 3000)
+    assert describe_tunnel("http://app.localhost:8080", local, is_terminal=False) == "http://app.localhost:8080"
+    assert (
+        describe_tunnel("http://app.localhost:8080", local, is_terminal=True)
+        == "http://app.localhost:8080 → localhost:3000"
+    )
+
+
+def test_a_url_from_a_hostile_server_cannot_command_the_terminal() -> None:
+    assert "\x1b" not in describe_tunnel("http://\x1b]0;x\x07", TcpAddress("h", 1), is_terminal=True)
+
+
+@pytest.mark.parametrize(
+    ("host", "settings", "line"),
+    [
+        ("127.0.0.1", ServerSettings(), "otun http 3000 --server 127.0.0.1:4443"),
+        ("0.0.0.0", ServerSettings(domain="t.example.com"), "otun http 3000 --server t.example.com:4443"),
+        ("::1", ServerSettings(tokens=frozenset({"s3"})), "otun http 3000 --server [::1]:4443 --token TOKEN"),
+    ],
+)
+def test_the_line_for_the_client_is_ready_to_use(host: str, settings: ServerSettings, line: str) -> None:
+    assert describe_client(settings, [TcpAddress(host, 4443)]) == line
+
+
+@pytest.mark.parametrize(
+    ("hosts", "is_open"),
+    [
+        (["127.0.0.1"], False),
+        (["127.8.0.1", "::1", "localhost"], False),
+        (["127.0.0.1", "192.0.2.1"], True),
+        (["0.0.0.0"], True),
+        (["::"], True),
+        ([""], True),
+    ],
+)
+def test_addresses_that_others_reach(hosts: list[str], is_open: bool) -> None:
+    assert is_open_to_others(TcpAddress(host, 1) for host in hosts) == is_open

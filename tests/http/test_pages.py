@@ -1,0 +1,153 @@
+from collections.abc import Callable
+from html.parser import HTMLParser
+
+import h11
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otun.errors import BadRequest
+from otun.http import pages
+
+Replies = dict[str, tuple[Callable[[bool], bytes], int]]
+REPLIES: Replies = {
+    "tunnel_not_found": (lambda is_head: pages.tunnel_not_found("blog.example.com", is_head=is_head), 404),
+    "no_tunnel_yet": (lambda is_head: pages.no_tunnel_yet(is_head=is_head), 404),
+    "local_service_unreachable": (
+        lambda is_head: pages.local_service_unreachable("127.0.0.1:3000", "connection refused", is_head=is_head),
+        502,
+    ),
+    "empty_reply": (lambda is_head: pages.empty_reply(is_head=is_head), 502),
+    "tunnel_closed": (lambda is_head: pages.tunnel_lost(is_head=is_head), 502),
+    "bad_request": (lambda is_head: pages.bad_request(BadRequest("no Host"), is_head=is_head), 400),
+    "busy": (lambda is_head: pages.busy(is_head=is_head), 503),
+}
+reply_names = pytest.mark.parametrize("code", list(REPLIES))
+
+
+def parse(reply: bytes, method: str = "GET") -> tuple[h11.Response, str]:
+    """Read *reply* as a client would; the connection must end with it."""
+    client = h11.Connection(h11.CLIENT)
+    client.send(h11.Request(method=method, target="/", headers=[("Host", "a")]))
+    client.send(h11.EndOfMessage())
+    client.receive_data(reply)
+    response = client.next_event()
+    assert isinstance(response, h11.Response)
+    body = b""
+    while isinstance(event := client.next_event(), h11.Data):
+        body += event.data
+    assert isinstance(event, h11.EndOfMessage)
+    assert client.their_state is h11.MUST_CLOSE
+    assert client.trailing_data == (b"", False)
+    return response, body.decode("utf-8")
+
+
+def fields(response: h11.Response) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in response.headers}
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.seen.append(tag)
+
+
+def tags(html: str) -> list[str]:
+    parser = _Tags()
+    parser.feed(html)
+    return parser.seen
+
+
+@reply_names
+def test_every_reply_is_a_whole_response_that_says_what_it_is(code: str) -> None:
+    build, status = REPLIES[code]
+    response, body = parse(build(False))
+    named = fields(response)
+    assert response.status_code == status
+    assert named["otun-error"] == code
+    assert named["content-type"] == "text/html; charset=utf-8"
+    assert named["connection"] == "close"
+    assert named["cache-control"] == "no-store"
+    assert int(named["content-length"]) == len(body.encode())
+    assert "otun" in body
+    assert '<meta name="viewport"' in body
+
+
+@reply_names
+def test_a_reply_to_head_has_the_same_fields_and_no_body(code: str) -> None:
+    build, _ = REPLIES[code]
+    whole, head = build(False), build(True)
+    assert whole.startswith(head)
+    assert head.endswith(b"\r\n\r\n")
+    assert head.count(b"\r\n\r\n") == 1
+    assert parse(head, "HEAD")[1] == ""
+
+
+def test_an_unreachable_service_is_named_with_the_reason() -> None:
+    _, body = parse(pages.local_service_unreachable("127.0.0.1:3000", "connection refused"))
+    assert "127.0.0.1:3000: connection refused" in body
+
+
+def test_a_missing_tunnel_is_named() -> None:
+    assert "no tunnel at blog.example.com" in parse(pages.tunnel_not_found("blog.example.com"))[1]
+    assert "did not say which host" in parse(pages.tunnel_not_found(""))[1]
+
+
+@pytest.mark.parametrize("status", [400, 405, 414, 431, 501, 505])
+def test_a_refusal_carries_its_status_and_text(status: int) -> None:
+    response, body = parse(pages.bad_request(BadRequest("the target is over 9 bytes", status=status)))
+    assert response.status_code == status
+    assert "The target is over 9 bytes." in body
+
+
+def test_405_names_the_methods_that_would_do() -> None:
+    assert "GET" in fields(parse(pages.bad_request(BadRequest("no", status=405)))[0])["allow"]
+
+
+def test_a_busy_server_says_when_to_come_back() -> None:
+    assert fields(parse(pages.busy())[0])["retry-after"] == str(pages.RETRY_AFTER)
+
+
+def test_an_unknown_status_or_code_is_the_callers_mistake() -> None:
+    with pytest.raises(ValueError, match="999"):
+        pages.page(999, "busy", "title")
+    with pytest.raises(ValueError, match="not an error code"):
+        pages.page(400, "busy\r\nX: y", "title")  # type: ignore[arg-type]  # what a type checker would catch
+
+
+def test_long_text_from_outside_is_shortened() -> None:
+    assert len(pages.tunnel_not_found("a" * 100_000)) < len(pages.tunnel_not_found("a")) + pages.MAX_SHOWN + 10
+
+
+def test_text_from_outside_cannot_hide_or_reorder_anything() -> None:
+    _, body = parse(pages.tunnel_not_found("a\x1b[31m\u202eb"))
+    assert "\x1b" not in body
+    assert "\u202e" not in body
+
+
+hostile = st.text(max_size=200) | st.sampled_from(
+    [
+        "<script>alert(1)</script>",
+        "a\r\nSet-Cookie: x=y\r\n\r\n",
+        '"><img src=x onerror=alert(1)>',
+        "\udcff",
+        "&amp;",
+        "\x00",
+    ]
+)
+
+
+@given(hostile, hostile)
+def test_text_from_outside_adds_no_field_and_no_tag(text: str, other: str) -> None:
+    for reply, plain in [
+        (pages.tunnel_not_found(f"x{text}"), pages.tunnel_not_found("x")),
+        (pages.local_service_unreachable(text, other), pages.local_service_unreachable("x", "x")),
+        (pages.bad_request(BadRequest(text)), pages.bad_request(BadRequest("x"))),
+    ]:
+        response, body = parse(reply)
+        plain_response, plain_body = parse(plain)
+        assert list(fields(response)) == list(fields(plain_response))
+        assert tags(body) == tags(plain_body)

@@ -1,0 +1,53 @@
+"""Fixtures of the tests of sessions: one suite over both drivers."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+
+import pytest
+import trio
+
+from otun.mux import Session
+from otun.testing import board_session_pair, session_pair
+
+from .support import Driver, RawPeer, session_and_peer, tight_pair
+
+REAL_LIMIT = 20.0
+"""Seconds that a test may take before it counts as hung.  No test is about speed."""
+
+VIRTUAL_LIMIT = 1e6
+"""The same on a clock that jumps: it does so at once when everybody waits for nothing."""
+
+SessionPair = AbstractAsyncContextManager[tuple[Session, Session]]
+SessionAndPeer = AbstractAsyncContextManager[tuple[Session, RawPeer]]
+
+
+@pytest.fixture(autouse=True)
+async def limit(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """End a test that hangs."""
+    with trio.fail_after(VIRTUAL_LIMIT if "autojump_clock" in request.fixturenames else REAL_LIMIT):
+        yield
+
+
+@pytest.fixture(params=["tasks", "board"])
+def driver(request: pytest.FixtureRequest) -> Driver:
+    """Who moves the bytes: tasks over streams in memory, or the switchboard over sockets."""
+    return request.param
+
+
+@pytest.fixture
+def open_pair(driver: Driver) -> Callable[..., SessionPair]:
+    """Open a client's and a server's session that are connected."""
+    return session_pair if driver == "tasks" else board_session_pair
+
+
+@pytest.fixture
+def open_tight_pair(driver: Driver) -> Callable[[], SessionPair]:
+    """The same over a transport that holds next to nothing."""
+    return partial(tight_pair, driver)
+
+
+@pytest.fixture
+def open_with_peer(driver: Driver) -> Callable[..., SessionAndPeer]:
+    """Open a session, as "server" unless told otherwise, with a hand-driven peer."""
+    return partial(session_and_peer, driver)
