@@ -1,4 +1,4 @@
-"""The typer application and the program's entry point."""
+"""The typer application, and how it is run."""
 
 from collections.abc import Sequence
 
@@ -39,14 +39,12 @@ app.command(short_help="Short form: otun http 3000.", epilog=EPILOG)(http)
 app.command(short_help="Show a whole tunnel on this machine.", epilog=EPILOG)(demo)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line with *arguments*, or those of the process, and return the exit code."""
+def run(arguments: Sequence[str] | None) -> int:
+    """Run the application with *arguments*, or those of the process; report its errors and return the exit code."""
     try:
         app(args=None if arguments is None else list(arguments), prog_name="otun")
     except SystemExit as ending:  # how click ends, also when all went well
         return ending.code if isinstance(ending.code, int) else ExitCode.FAILED
-    except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
     except (Exception, BaseExceptionGroup) as error:
         return report_failure(error)
     return ExitCode.DONE

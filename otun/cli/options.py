@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 import attrs
 import typer
 
+from .. import __version__
 from .layers import Layers, open_layers
 from .logs import DEFAULT_LEVEL, configure_logging, parse_log_level
 from .output import open_stdout
@@ -16,7 +17,7 @@ from .settings import read_config
 
 def _print_version(is_wanted: bool) -> None:
     if is_wanted:
-        open_stdout().write_line(f"otun {find_version()}")
+        open_stdout().write_line(f"otun {__version__}")
         raise typer.Exit
 
 
@@ -73,20 +74,3 @@ def prepare(
 def set_up_logging(common: CommonFlags) -> None:
     """Set up logging for a command that reads no settings.  Raises `ConfigurationError`."""
     configure_logging(parse_log_level(common.log_level or DEFAULT_LEVEL))
-
-
-def find_version() -> str:
-    """Return the version of the installed package, or what a checkout's pyproject.toml says."""
-    import tomllib  # both are imported here because only this function needs them, and they take 8 ms
-    from importlib import metadata
-
-    try:
-        return metadata.version("otun")
-    except metadata.PackageNotFoundError:
-        pass
-
-    try:
-        project = tomllib.loads(Path(__file__).parents[2].joinpath("pyproject.toml").read_text())
-    except (OSError, tomllib.TOMLDecodeError):
-        return "(unknown version)"
-    return f"{project['project']['version']} (checkout)"

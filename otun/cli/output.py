@@ -44,7 +44,9 @@ def open_stdout() -> Output:
 
 
 def complain(text: str) -> None:
-    """Write `otun: TEXT` to stderr as one line."""
+    """Write `otun: TEXT` to stderr as one line; a closed one swallows it."""
+    if sys.stderr is None:  # print() would take None for stdout
+        return
     with contextlib.suppress(OSError):
         print(f"otun: {escape_text(text)}", file=sys.stderr, flush=True)
 

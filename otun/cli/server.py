@@ -29,7 +29,11 @@ DomainOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="Tunnels get names under this domain: app.NAME.")
 ]
 PublicUrlOption = Annotated[
-    str | None, typer.Option(metavar="URL", help="How visitors reach this server, when a proxy stands before it.")
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="How visitors reach a tunnel, when a proxy stands before the server; {name} in it is the tunnel's.",
+    ),
 ]
 TokensFileOption = Annotated[
     str | None,
@@ -82,8 +86,9 @@ def read_server_settings(layers: Layers, state: Path | None) -> ServerSettings:
     return ServerSettings(
         control=layers.read("control", parse_listen_address) or _DEFAULTS.control,
         public=layers.read("public", parse_listen_address) or _DEFAULTS.public,
-        domain=layers.read("domain", str),
-        public_url=layers.read("public_url", str),
+        # Checked one by one, so that a mistake is named with the flag, variable or key that it stands in.
+        domain=layers.read("domain", lambda text: ServerSettings(domain=text).domain),
+        public_url=layers.read("public_url", lambda text: ServerSettings(public_url=text).public_url),
         tokens=tokens | tokens_from_environment(os.environ),
     )
 

@@ -7,15 +7,13 @@ import stat
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import attrs
+from cattrs import BaseValidationError, Converter, ForbiddenExtraKeysError, transform_error
 
 from ..errors import ConfigurationError
 from .output import warn
-
-if TYPE_CHECKING:
-    from cattrs import Converter  # costs 45 ms: imported only when there is a file to read
 
 
 @attrs.frozen(kw_only=True)
@@ -135,8 +133,6 @@ def _locate(message: str, text: str) -> str:
 
 
 def _structure(tables: dict[str, object], path: Path) -> ConfigFile:
-    from cattrs import BaseValidationError, transform_error
-
     try:
         config = _converter().structure(tables, ConfigTables)
     except BaseValidationError as error:
@@ -145,32 +141,36 @@ def _structure(tables: dict[str, object], path: Path) -> ConfigFile:
     return ConfigFile(path=path, server=config.server, client=config.client)
 
 
-def _converter() -> "Converter":
+def _converter() -> Converter:
     """Return a converter that takes TOML values as they are: cattrs alone would turn 5 into '5' and 'no' into True."""
-    from cattrs import Converter
-
     converter = Converter(forbid_extra_keys=True)
     for table in _TABLES:
-        inner = converter.gen_structure_attrs_fromdict(table)
-        converter.register_structure_hook(table, _expect(dict, inner))
-    converter.register_structure_hook(str, _expect(str, lambda value, _: value))
-    converter.register_structure_hook(bool, _expect(bool, lambda value, _: value))
+        converter.register_structure_hook(table, _expect_table(converter.gen_structure_attrs_fromdict(table)))
+    for kind in (str, bool):
+        converter.register_structure_hook(kind, _expect_exactly(kind))
     return converter
 
 
-def _expect(kind: type, structure: Callable[..., object]) -> Callable[[object, type], object]:
+def _expect_table(structure: Callable[[Mapping[str, object], type], object]) -> Callable[[object, type], object]:
     def checked(value: object, target: type) -> object:
+        if not isinstance(value, dict):
+            raise _WrongKind(dict, value)
+        return structure(value, target)
+
+    return checked
+
+
+def _expect_exactly(kind: type) -> Callable[[object, type], object]:
+    def checked(value: object, _: type) -> object:
         if type(value) is not kind:
             raise _WrongKind(kind, value)
-        return structure(value, target)
+        return value
 
     return checked
 
 
 def _describe(error: BaseException, _: type | None) -> str:
     """Say what is wrong, beginning with what belongs to the key's path; one line for each mistake."""
-    from cattrs import ForbiddenExtraKeysError
-
     if not isinstance(error, ForbiddenExtraKeysError):
         return f": {error}"
     known = [field.name for field in attrs.fields(error.cl)]

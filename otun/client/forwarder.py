@@ -5,8 +5,10 @@ import os
 import socket
 from typing import Final
 
+from ..addresses import LocalAddress
+from ..background import open_background
 from ..http import pages
-from ..mux import Answer, Patch, Tap
+from ..mux import Answer, Patch, Session, Tap
 from ..switchboard import Switchboard
 from ..yamux import YamuxStream
 from .connecting import explain_connect_error
@@ -15,6 +17,22 @@ from .request_tap import OnExchange, RequestTap
 
 LOCAL_CONNECT_TIMEOUT: Final = 10.0
 """Seconds in which the local service must take a connection."""
+
+
+async def forward_on_board(
+    session: Session, board: Switchboard, local: LocalAddress, on_exchange: OnExchange | None
+) -> None:
+    """Relay the streams that the server opens until the session ends.  Cancelled, all of them are cut short."""
+    service = LocalService(local)
+    await service.resolve()
+    forwarder = Forwarder(board, service, on_exchange)
+    async with open_background() as background:
+        background.start_soon(service.keep_resolved)
+        try:
+            session.deliver_to(forwarder.stream_opened)
+            await session.wait_closed()
+        finally:
+            forwarder.end()
 
 
 class Forwarder:

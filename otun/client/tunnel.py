@@ -13,12 +13,12 @@ from ..control.heartbeat import HEARTBEAT_INTERVAL
 from ..control.messages import Error, Heartbeat, HeartbeatAck, Register, Registered
 from ..control.names import normalize_name
 from ..errors import BadMessage, RegistrationRefused, ServerUnreachable
-from ..mux import ControlChannel, Session, SessionClosed, Stream, StreamReset, open_board_session
-from ..switchboard import Switchboard, open_switchboard
+from ..mux import ControlChannel, Session, SessionClosed, Stream, StreamReset, open_board_session, open_session
+from ..switchboard import HAS_SWITCHBOARD, Switchboard, open_switchboard
 from .connecting import connect, take_socket
-from .forwarder import Forwarder
-from .local_service import LocalService
+from .forwarder import forward_on_board
 from .request_tap import OnExchange
+from .task_forwarder import forward_with_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Tunnel(trio.abc.Listener[Stream]):
     It is a `trio.abc.Listener` of visitors' streams: answer them in this program, or have them forwarded.
     """
 
-    def __init__(self, session: Session, registered: Registered, board: Switchboard) -> None:
+    def __init__(self, session: Session, registered: Registered, board: Switchboard | None) -> None:
         self._session = session
         self._registered = registered
         self._board = board
@@ -70,16 +70,10 @@ class Tunnel(trio.abc.Listener[Stream]):
 
     async def forward_to(self, local: LocalAddress, *, on_exchange: OnExchange | None = None) -> None:
         """Relay as `forward` does, to a TCP address or a Unix socket."""
-        service = LocalService(local)
-        await service.resolve()
-        forwarder = Forwarder(self._board, service, on_exchange)
-        async with open_background() as background:
-            background.start_soon(service.keep_resolved)
-            try:
-                self._session.deliver_to(forwarder.stream_opened)
-                await self._session.wait_closed()
-            finally:
-                forwarder.end()
+        if self._board is not None:
+            await forward_on_board(self._session, self._board, local, on_exchange)
+        else:
+            await forward_with_tasks(self._session, local, on_exchange)
         raise self._session.end_error()
 
 
@@ -98,13 +92,33 @@ async def open_tunnel(
     if isinstance(server, str):
         server = parse_server_address(server, default_port=DEFAULT_CONTROL_PORT)
     request = Register(subdomain=None if name is None else normalize_name(name), token=token)
-    sock = take_socket(await connect(server))
-    async with open_switchboard() as board, open_board_session(board, sock, "client") as session:
-        channel, registered = await _register(session, server, request)
-        async with open_background() as background:
-            background.start_soon(_send_heartbeats, channel, session)
-            background.start_soon(_receive_answers, channel, session)
-            yield Tunnel(session, registered, board)
+    async with (
+        _open_connection(await connect(server)) as (session, board),
+        _registered(session, server, request) as registered,
+    ):
+        yield Tunnel(session, registered, board)
+
+
+@asynccontextmanager
+async def _open_connection(transport: trio.SocketStream) -> AsyncIterator[tuple[Session, Switchboard | None]]:
+    """Run a session on a switchboard, where there is one."""
+    if HAS_SWITCHBOARD:
+        sock = take_socket(transport)
+        async with open_switchboard() as board, open_board_session(board, sock, "client") as session:
+            yield session, board
+    else:
+        async with open_session(transport, "client") as session:
+            yield session, None
+
+
+@asynccontextmanager
+async def _registered(session: Session, server: TcpAddress, request: Register) -> AsyncIterator[Registered]:
+    """Register, and keep the registration alive."""
+    channel, registered = await _register(session, server, request)
+    async with open_background() as background:
+        background.start_soon(_send_heartbeats, channel, session)
+        background.start_soon(_receive_answers, channel, session)
+        yield registered
 
 
 async def _register(session: Session, server: TcpAddress, request: Register) -> tuple[ControlChannel, Registered]:

@@ -82,6 +82,11 @@ def tunnel_not_found(host: str, *, is_head: bool = False) -> bytes:
     return page(404, "tunnel_not_found", "No tunnel of that name is running here", named, hint, is_head=is_head)
 
 
+def nobody_there(host: str, *, has_tunnels: bool, is_head: bool = False) -> bytes:
+    """No tunnel answers for *host*: because none has its name, or because there is none at all."""
+    return tunnel_not_found(host, is_head=is_head) if has_tunnels else no_tunnel_yet(is_head=is_head)
+
+
 def no_tunnel_yet(*, is_head: bool = False) -> bytes:
     """Nobody has registered a tunnel with this server."""
     return page(

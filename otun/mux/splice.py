@@ -6,6 +6,7 @@ import attrs
 import trio
 
 from ..switchboard import abort_socket
+from .errors import SessionClosed
 from .patch import Tap
 from .stream import Stream
 
@@ -14,15 +15,20 @@ CHUNK_SIZE: Final = 64 * 1024
 
 
 async def splice(
-    stream: Stream, other: trio.abc.HalfCloseableStream, *, unread: bytes = b"", tap: Tap | None = None
-) -> bool:
+    stream: Stream,
+    other: trio.abc.HalfCloseableStream,
+    *,
+    unread: bytes = b"",
+    tap: Tap | None = None,
+    empty_reply: bytes = b"",
+) -> None:
     """Copy both ways until both directions have ended, then close both streams.
 
-    *unread* was read from *other* before.  When one stream fails, or on cancellation, both are cut short, so that
-    either far side can tell.  A failure is not raised, as it has been passed on.  Returns whether any byte came from
-    *stream*.
+    *unread* was read from *other* before; *empty_reply* is sent to *other* when *stream* or its session ends, and not a
+    byte came from it.  When one stream fails otherwise, or on cancellation, both are cut short, so that either far side
+    can tell.  A failure is not raised, as it has been passed on.
     """
-    splicing = _Splicing(stream, other, tap)
+    splicing = _Splicing(stream, other, tap, empty_reply)
     try:
         await splicing.run(unread)
     finally:
@@ -34,7 +40,6 @@ async def splice(
         else:
             stream.reset()
             await _cut_short(other)
-    return splicing.has_received
 
 
 @attrs.define(eq=False)
@@ -42,6 +47,7 @@ class _Splicing:
     stream: Stream
     other: trio.abc.HalfCloseableStream
     tap: Tap | None
+    empty_reply: bytes
     has_received: bool = False
     is_whole: bool = False
 
@@ -65,14 +71,26 @@ class _Splicing:
 
     async def _copy_from_stream(self, failure: trio.CancelScope) -> None:
         try:
-            while data := await self.stream.receive_some(CHUNK_SIZE):
-                self.has_received = True
+            while data := await self._receive_from_stream():
                 if self.tap is not None:
                     self.tap.to_socket(memoryview(data), trio.current_time())
                 await self.other.send_all(data)
             await self.other.send_eof()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             failure.cancel()
+
+    async def _receive_from_stream(self) -> bytes:
+        """Return the stream's next bytes, or the empty reply where it has nothing to say at all."""
+        try:
+            data = await self.stream.receive_some(CHUNK_SIZE)
+        except SessionClosed:
+            if self.has_received or not self.empty_reply:
+                raise
+            data = b""
+        if not data and not self.has_received:
+            data = self.empty_reply
+        self.has_received = True
+        return data
 
 
 async def _cut_short(other: trio.abc.Stream) -> None:

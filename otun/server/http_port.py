@@ -79,24 +79,18 @@ class Visitor(Endpoint):
         registration = self._port.registry.find(head.host)
         if registration is None:
             has_tunnels = len(self._port.registry) > 0
-            is_head = head.method == "HEAD"
-            self._answer(
-                pages.tunnel_not_found(head.host, is_head=is_head)
-                if has_tunnels
-                else pages.no_tunnel_yet(is_head=is_head)
-            )
+            self._answer(pages.nobody_there(head.host, has_tunnels=has_tunnels, is_head=self._is_head_request))
             return
         self._session = registration.session
         if not registration.session.open_soon(self):
-            self._answer(pages.busy(is_head=head.method == "HEAD"))
+            self._answer(pages.busy(is_head=self._is_head_request))
 
     def slot_granted(self, session: Session) -> None:
         """Open the stream, and let a patch take over."""
-        assert self._head is not None
         self._session = None
         self._leave()
         patch = VisitorPatch(
-            self._port, self.sock, unread=b"".join(self._received), is_head_request=self._head.method == "HEAD"
+            self._port, self.sock, unread=b"".join(self._received), is_head_request=self._is_head_request
         )
         patch.has_more, patch.has_hung_up = self.has_more, self.has_hung_up
         patch.attach(session.open_core(patch))

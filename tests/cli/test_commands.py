@@ -130,6 +130,8 @@ def test_the_default_configuration_file_is_read(forwarded: list[object], tmp_pat
     ("arguments", "complaint"),
     [
         (["server", "--control", ":99999"], "--control: ':99999': port 99999 is not between 0 and 65535"),
+        (["server", "--domain", "two words"], "--domain: 'two words' is no domain name"),
+        (["server", "--public-url", "ftp://x"], "--public-url: 'ftp://x' is no public URL"),
         (["client", "--server", "h"], "which local service? Give --local PORT, or set OTUN_LOCAL"),
         (["http", "3000"], "which server? Give --server HOST, or set OTUN_SERVER or client.server"),
         (["http", "app", "--server", "h"], "'app' has no port; write HOST:PORT"),

@@ -40,3 +40,11 @@ def test_a_closed_stdout_swallows_what_is_written(monkeypatch: pytest.MonkeyPatc
 def test_a_complaint_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     complain("a\nb")
     assert capsys.readouterr().err == "otun: a\\nb\n"
+
+
+def test_a_complaint_does_not_go_to_stdout_when_stderr_is_closed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    complain("a")
+    assert capsys.readouterr().out == ""

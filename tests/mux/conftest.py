@@ -1,8 +1,10 @@
 """Fixtures of the tests of sessions: one suite over both drivers."""
 
-from collections.abc import AsyncIterator, Callable
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
@@ -22,11 +24,28 @@ SessionPair = AbstractAsyncContextManager[tuple[Session, Session]]
 SessionAndPeer = AbstractAsyncContextManager[tuple[Session, RawPeer]]
 
 
-@pytest.fixture(autouse=True)
-async def limit(request: pytest.FixtureRequest) -> AsyncIterator[None]:
-    """End a test that hangs."""
-    with trio.fail_after(VIRTUAL_LIMIT if "autojump_clock" in request.fixturenames else REAL_LIMIT):
-        yield
+def _run_with_limit(
+    test: Callable[[], Awaitable[None]], *, clock: trio.abc.Clock | None, instruments: Sequence[trio.abc.Instrument]
+) -> None:
+    async def main() -> None:
+        with trio.fail_after(REAL_LIMIT if clock is None else VIRTUAL_LIMIT):
+            await test()
+
+    trio.run(main, clock=clock, instruments=instruments)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Make every test here fail instead of hanging.  (pytest-trio passes autouse fixtures over.)"""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and _is_asynchronous(item):
+            item.add_marker(pytest.mark.trio(run=_run_with_limit), append=False)
+
+
+def _is_asynchronous(item: pytest.Item) -> bool:
+    test = getattr(item, "obj", None)
+    if hasattr(test, "hypothesis"):
+        test = test.hypothesis.inner_test
+    return inspect.iscoroutinefunction(test)
 
 
 @pytest.fixture(params=["tasks", "board"])

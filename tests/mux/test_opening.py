@@ -290,22 +290,22 @@ async def test_both_sides_may_open_streams_and_their_ids_do_not_meet(open_pair) 
         assert (await client.accept()).id == theirs.id
 
 
-async def test_an_open_that_waits_at_the_backlog_is_told_when_its_own_side_goes_away(autojump_clock) -> None:
-    async with session_and_peer("tasks", "client") as (session, _peer), trio.open_nursery() as nursery:
+async def test_an_open_that_waits_at_the_backlog_is_told_when_its_own_side_goes_away(open_with_peer) -> None:
+    async with open_with_peer("client") as (session, peer), trio.open_nursery() as nursery:
         for _ in range(BACKLOG):
             await session.open_stream()
+        was_told = trio.Event()
 
         async def open_too_late() -> None:
             with pytest.raises(SessionClosed):
                 await session.open_stream()
+            was_told.set()
 
         nursery.start_soon(open_too_late)
-        await trio.testing.wait_all_tasks_blocked()
+        await peer.settle()
         session.go_away()
-        with trio.move_on_after(1):
-            await trio.testing.wait_all_tasks_blocked()
-        assert not nursery.child_tasks
-        nursery.cancel_scope.cancel()
+        await peer.settle()
+        assert was_told.is_set()
 
 
 @pytest.mark.conformance(29)

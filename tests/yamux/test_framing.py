@@ -11,7 +11,24 @@ from otun.yamux import FrameDecoder, Role
 from otun.yamux.frames import encode_header
 
 from .dialogue import Dialogue
-from .wire import ACK, FIN, KIB, MAX_UINT32, MIB, RST, SYN, WINDOW, Frame, data, data_header, ping, pong, rst, syn, update
+from .wire import (
+    ACK,
+    FIN,
+    KIB,
+    MAX_UINT32,
+    MIB,
+    RST,
+    SYN,
+    WINDOW,
+    Frame,
+    data,
+    data_header,
+    ping,
+    pong,
+    rst,
+    syn,
+    update,
+)
 
 UINT32 = st.integers(0, MAX_UINT32)
 

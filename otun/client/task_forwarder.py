@@ -1,0 +1,69 @@
+"""Visitors to the local service by tasks: what `forwarder` does where there is no switchboard."""
+
+from functools import partial
+from typing import Final
+
+import trio
+
+from ..addresses import LocalAddress, UnixAddress
+from ..errors import LocalServiceUnreachable
+from ..http import pages
+from ..mux import Session, SessionClosed, Stream, splice
+from .connecting import explain_connect_error
+from .forwarder import LOCAL_CONNECT_TIMEOUT
+from .request_tap import OnExchange, RequestTap
+
+DISCARD_TIMEOUT: Final = 60.0
+"""Seconds for which a request that cannot be delivered is read all the same, so that its sender reads the answer."""
+
+
+async def forward_with_tasks(session: Session, local: LocalAddress, on_exchange: OnExchange | None) -> None:
+    """Relay the streams that the server opens until the session ends.  Cancelled, all of them are cut short."""
+    try:
+        await session.serve(partial(_forward_stream, local, on_exchange))
+    except SessionClosed:
+        return
+
+
+async def _forward_stream(local: LocalAddress, on_exchange: OnExchange | None, stream: Stream) -> None:
+    tap = RequestTap(on_exchange) if on_exchange is not None else None
+    try:
+        connection = await _connect(local)
+    except LocalServiceUnreachable as error:
+        await _answer(stream, pages.local_service_unreachable(str(local), str(error)), tap)
+    else:
+        await splice(stream, connection, tap=tap)
+
+
+async def _connect(local: LocalAddress) -> trio.SocketStream:
+    try:
+        with trio.fail_after(LOCAL_CONNECT_TIMEOUT):
+            if isinstance(local, UnixAddress):
+                return await trio.open_unix_socket(local.path)
+            return await trio.open_tcp_stream(local.host, local.port)
+    except trio.TooSlowError:
+        raise LocalServiceUnreachable(f"no answer within {LOCAL_CONNECT_TIMEOUT:.0f} seconds") from None
+    except OSError as error:
+        raise LocalServiceUnreachable(explain_connect_error(error)) from error
+
+
+async def _answer(stream: Stream, page: bytes, tap: RequestTap | None) -> None:
+    """Send *page* instead of the local service's answer, and read the request to its end."""
+    is_first = True
+    with trio.move_on_after(DISCARD_TIMEOUT):
+        async for data in stream:
+            if tap is not None:
+                tap.to_socket(memoryview(data), trio.current_time())
+            if is_first:
+                is_first = False
+                await _send_page(stream, page, tap)
+    if is_first:
+        await _send_page(stream, page, tap)
+
+
+async def _send_page(stream: Stream, page: bytes, tap: RequestTap | None) -> None:
+    if tap is not None:
+        tap.from_socket(page, trio.current_time())
+        tap.ended(trio.current_time())
+    await stream.send_all(page)
+    await stream.send_eof()
