@@ -22,6 +22,9 @@ async def open_background() -> AsyncIterator[trio.Nursery]:
                 body_error = error
             finally:
                 nursery.cancel_scope.cancel()
-    finally:
-        if body_error is not None:
-            raise body_error
+    except BaseException:
+        # A cancelled body has no error of its own: whatever cancelled it is what must come out.
+        if body_error is None or isinstance(body_error, trio.Cancelled):
+            raise
+    if body_error is not None:
+        raise body_error

@@ -37,6 +37,10 @@ NOT_SENT_LIMIT: Final = 256 * 1024
 class Driver(Protocol):
     """Whoever moves a session's bytes."""
 
+    @property
+    def is_backlogged(self) -> bool:
+        """Whether the transport has not taken all output yet.  It fails by itself when it takes none for long."""
+
     def output_ready(self) -> None:
         """`Session.take_output` has something."""
 
@@ -60,6 +64,7 @@ class TaskDriver:
         self._has_read_all = trio.Event()
         self._is_closed = trio.Event()
         self._tasks = trio.CancelScope()
+        self.is_backlogged = False
         session.attach(self)
 
     def start(self, nursery: trio.Nursery) -> None:
@@ -95,9 +100,11 @@ class TaskDriver:
             await self._has_output.wait()
             self._has_output = trio.Event()
             while output := self._session.take_output():
+                self.is_backlogged = True
                 for piece in _cut(b"".join(output)):
                     if not await self._send(piece):
                         return
+            self.is_backlogged = False
             if self._session.is_closed:
                 return
 
@@ -106,11 +113,17 @@ class TaskDriver:
             try:
                 await self._transport.send_all(piece)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                await self._read_rest()
                 self._session.fail(_lost(error))
                 return False
             return True
         self._session.fail(f"the peer took no bytes for {STALL_TIMEOUT:.0f} seconds")
         return False
+
+    async def _read_rest(self) -> None:
+        """Let the reader have what has arrived: a peer that is gone may have said something last."""
+        with trio.move_on_after(CLOSE_TIMEOUT):
+            await self._has_read_all.wait()
 
     async def _close_gently(self) -> None:
         """Finish writing, and read on until the peer closes: closing over unread bytes would destroy sent ones."""
@@ -158,7 +171,7 @@ def _lost(error: Exception) -> str:
 class BoardDriver(Endpoint):
     """A session's own socket on the switchboard: all frames of a batch leave in one write."""
 
-    __slots__ = ("_closed", "_has_read_all", "_is_draining", "_output", "_session")
+    __slots__ = ("_closed", "_has_read_all", "_is_broken", "_is_draining", "_output", "_session")
 
     def __init__(self, board: Switchboard, sock: socket.socket, session: "Session") -> None:
         super().__init__(board, sock)
@@ -167,9 +180,15 @@ class BoardDriver(Endpoint):
         self._closed = trio.Event()
         self._is_draining = False
         self._has_read_all = False
+        self._is_broken = False
         _tune(sock)
         session.attach(self)
         board.add(sock, self)
+
+    @property
+    def is_backlogged(self) -> bool:
+        """Whether the socket refuses bytes."""
+        return bool(self._output)
 
     # Reading
 
@@ -191,7 +210,11 @@ class BoardDriver(Endpoint):
         self.board.call_again(self)
 
     def broken(self, error: OSError) -> None:
-        """The connection is gone."""
+        """The connection is gone; but the peer may have said something last."""
+        if self._is_broken:
+            return
+        self._is_broken = True
+        self.pull()
         self._session.fail(f"the connection to the peer was lost: {error.strerror}")
         self.abort()
 

@@ -101,6 +101,8 @@ class Patch(Endpoint):
         """The stream takes bytes again."""
         if (self.has_more or self._unread) and not self.is_closed and not self.is_connecting:
             self.pull()
+        else:
+            self._stream.decline()
 
     def _socket_ended(self) -> None:
         self._has_read_all = True

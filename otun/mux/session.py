@@ -6,7 +6,7 @@ A `Session` is passive towards bytes: a driver feeds it what arrived and takes w
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final, Literal, Protocol
 
 import trio
@@ -109,16 +109,17 @@ class Session(trio.abc.Listener[Stream]):
     async def accept(self) -> Stream:
         """Wait for the next stream that the peer opens, and acknowledge it.
 
-        Raises `SessionClosed` when the session ends.  Cancelled, no stream is lost.
+        Raises `SessionClosed` when the session has ended, after the streams that had arrived before: they may be whole.
+        Cancelled, no stream is lost.
         """
         if self._unaccepted:
             await trio.lowlevel.checkpoint()
         while True:
-            self._check_open()
             if self._unaccepted:
                 stream = self._unaccepted.popleft()
                 stream.acknowledge()
                 return stream
+            self._check_open()
             await self._acceptors.park()
 
     async def serve(self, handler: Callable[[Stream], Awaitable[object]]) -> None:
@@ -128,24 +129,28 @@ class Session(trio.abc.Listener[Stream]):
         orderly way and all handlers are done; raises `SessionClosed` when it failed.  An exception of a handler ends
         the serving and is raised as it is, except for `StreamReset` and `SessionClosed`, which end that handler only.
         """
-        failure: list[BaseException] = []
+        bugs: list[Exception] = []
+        ended: SessionClosed
 
         async def handle(stream: Stream) -> None:
             try:
                 await _handle_stream(handler, stream)
             except Exception as error:
-                failure.append(error)
+                bugs.append(error)
                 nursery.cancel_scope.cancel()
 
-        async with trio.open_nursery() as nursery:
-            try:
-                while True:
-                    nursery.start_soon(handle, await self.accept())
-            except SessionClosed as error:
-                if not error.is_clean:
-                    failure.append(error)
-        if failure:
-            raise failure[0]
+        try:
+            async with trio.open_nursery() as nursery:
+                try:
+                    while True:
+                        nursery.start_soon(handle, await self.accept())
+                except SessionClosed as error:
+                    ended = error
+        finally:
+            if bugs:
+                raise bugs[0]
+        if not ended.is_clean:
+            raise ended
 
     # The session
 
@@ -171,6 +176,7 @@ class Session(trio.abc.Listener[Stream]):
         """Tell the peer that no new streams are taken; those that exist go on.  Does not wait."""
         self._check_open()
         self._connection.go_away()
+        self._refuse_openers()
 
     async def aclose(self) -> None:
         """End the session.  What was sent before is delivered first, for at most `CLOSE_TIMEOUT` seconds.
@@ -179,6 +185,7 @@ class Session(trio.abc.Listener[Stream]):
         """
         if self._error is None:
             self._connection.go_away()
+            self._unaccepted.clear()
             self._end(SessionClosed("the session was closed on this side", is_clean=True))
         if self._driver is not None:
             await self._driver.aclose()
@@ -218,14 +225,10 @@ class Session(trio.abc.Listener[Stream]):
             return
         self._error = error
         self._connection.connection_lost()
-        openers, self._waiting_openers = self._waiting_openers, {}
-        for opener in openers:
-            opener.connection_lost()
-        self._unaccepted.clear()
+        self._refuse_openers()
         for answered in self._pings.values():
             answered.set()
         self._acceptors.unpark_all()
-        self._openers.unpark_all()
         self._ended.set()
         self._timer.cancel()
         if self._driver is not None:
@@ -282,9 +285,11 @@ class Session(trio.abc.Listener[Stream]):
             action = self._keepalive.check(now)
             if action is KeepAliveAction.SEND_PING:
                 self._connection.ping()
-            elif action is KeepAliveAction.GIVE_UP:
-                self.fail("the peer has not been heard for too long")
-                if self._driver is not None:
+            elif action is KeepAliveAction.GIVE_UP and self._driver is not None:
+                if self._driver.is_backlogged:
+                    self._keepalive.postpone(now)  # Our ping may still stand in the queue of a slow link.
+                else:
+                    self.fail("the peer has not been heard for too long")
                     self._driver.abort()
 
     # What the connection calls (`otun.yamux.ConnectionHandler`)
@@ -323,6 +328,9 @@ class Session(trio.abc.Listener[Stream]):
         if code:
             self._end(SessionClosed(f"the peer ended the session with GoAway code {code}", code=code))
             return
+        self._refuse_openers()
+
+    def _refuse_openers(self) -> None:
         self._openers.unpark_all()
         openers, self._waiting_openers = self._waiting_openers, {}
         for opener in openers:
@@ -386,8 +394,12 @@ async def _running(session: Session, background: trio.Nursery) -> AsyncIterator[
     background.start_soon(session.keep_time)
     try:
         yield
-    finally:
-        await session.aclose()
+    except BaseException:
+        # The body's error is the one to come out; a cancellation is delivered again at the next checkpoint.
+        with suppress(trio.Cancelled):
+            await session.aclose()
+        raise
+    await session.aclose()
 
 
 def _role(role: RoleName | Role) -> Role:

@@ -20,15 +20,17 @@ async def splice(
     *,
     unread: bytes = b"",
     tap: Tap | None = None,
-    empty_reply: bytes = b"",
-) -> None:
-    """Copy both ways until both directions have ended, then close both streams.
+    is_reply_expected: bool = False,
+) -> bool:
+    """Copy both ways until both directions have ended, then close both streams, and return True.
 
-    *unread* was read from *other* before; *empty_reply* is sent to *other* when *stream* or its session ends, and not a
-    byte came from it.  When one stream fails otherwise, or on cancellation, both are cut short, so that either far side
-    can tell.  A failure is not raised, as it has been passed on.
+    *unread* was read from *other* before.  When one stream fails, or on cancellation, both are cut short, so that either
+    far side can tell.  A failure is not raised, as it has been passed on.
+
+    With *is_reply_expected*, returns False when *stream*, or its session, ends before a single byte has come from it;
+    *other* is then still open, and nothing has been sent to it.
     """
-    splicing = _Splicing(stream, other, tap, empty_reply)
+    splicing = _Splicing(stream, other, tap, is_reply_expected)
     try:
         await splicing.run(unread)
     finally:
@@ -39,7 +41,9 @@ async def splice(
             await other.aclose()
         else:
             stream.reset()
-            await _cut_short(other)
+            if not splicing.is_silent:
+                await _cut_short(other)
+    return not splicing.is_silent
 
 
 @attrs.define(eq=False)
@@ -47,8 +51,8 @@ class _Splicing:
     stream: Stream
     other: trio.abc.HalfCloseableStream
     tap: Tap | None
-    empty_reply: bytes
-    has_received: bool = False
+    is_reply_expected: bool
+    is_silent: bool = False
     is_whole: bool = False
 
     async def run(self, unread: bytes) -> None:
@@ -66,30 +70,35 @@ class _Splicing:
                 await self.stream.send_all(data)
                 data = await self.other.receive_some(CHUNK_SIZE)
             await self.stream.send_eof()
+        except SessionClosed:
+            if not self.is_reply_expected:  # Otherwise the other direction finds out, and knows what it means.
+                failure.cancel()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             failure.cancel()
 
     async def _copy_from_stream(self, failure: trio.CancelScope) -> None:
         try:
-            while data := await self._receive_from_stream():
+            data = await self._receive_first()
+            while data:
                 if self.tap is not None:
                     self.tap.to_socket(memoryview(data), trio.current_time())
                 await self.other.send_all(data)
-            await self.other.send_eof()
+                data = await self.stream.receive_some(CHUNK_SIZE)
+            if self.is_silent:
+                failure.cancel()
+            else:
+                await self.other.send_eof()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             failure.cancel()
 
-    async def _receive_from_stream(self) -> bytes:
-        """Return the stream's next bytes, or the empty reply where it has nothing to say at all."""
+    async def _receive_first(self) -> bytes:
         try:
             data = await self.stream.receive_some(CHUNK_SIZE)
         except SessionClosed:
-            if self.has_received or not self.empty_reply:
+            if not self.is_reply_expected:
                 raise
             data = b""
-        if not data and not self.has_received:
-            data = self.empty_reply
-        self.has_received = True
+        self.is_silent = self.is_reply_expected and not data
         return data
 
 

@@ -1,5 +1,6 @@
 """A yamux stream as a Trio program uses it."""
 
+import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -144,7 +145,7 @@ class Stream(trio.abc.HalfCloseableStream):
 
         Raises `StreamReset` or `SessionClosed` when the stream was cut short: never b"".  Cancelled, no byte is lost.
         """
-        if max_bytes is not None and max_bytes < 1:
+        if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError("max_bytes must be at least 1")
         if self._reader is not None:
             raise trio.BusyResourceError("another task is receiving from this stream")
@@ -248,7 +249,9 @@ class Stream(trio.abc.HalfCloseableStream):
         self._wake_writer()
 
     def window_opened(self) -> None:
-        """Let the writer look again."""
+        """Let the writer look again, if it still wants to."""
+        if self._writer is None:
+            self._core.decline()
         self._wake_writer()
 
     # Waiting: at most one task reads and one writes, so that each needs a place and no waiting room.

@@ -68,7 +68,7 @@ class ControlPort:
         try:
             with self._registering():
                 channel = ControlChannel(await session.accept())
-                session.on_stream = _refuse_stream
+                session.deliver_to(_refuse_stream)
                 request = await _receive_register(channel)
             await self._serve_tunnel(session, channel, request, client)
         except Refused as refusal:

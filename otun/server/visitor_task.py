@@ -53,7 +53,8 @@ async def _route(registry: Registry, visitor: trio.SocketStream, head: RequestHe
     except trio.TooSlowError:
         await _answer(visitor, pages.busy(is_head=is_head))
     else:
-        await splice(stream, visitor, unread=received, empty_reply=pages.empty_reply(is_head=is_head))
+        if not await splice(stream, visitor, unread=received, is_reply_expected=True):
+            await _answer(visitor, pages.empty_reply(is_head=is_head))
 
 
 async def _answer(visitor: trio.SocketStream, page: bytes) -> None:

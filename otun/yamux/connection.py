@@ -27,6 +27,7 @@ from .frames import (
     encode_header,
 )
 from .handler import ConnectionHandler, StreamHandler
+from .states import StreamState
 from .stream import INITIAL_WINDOW, SHARED_FRAME_SIZE, SOLE_FRAME_SIZE, YamuxStream
 
 DEFAULT_RECEIVE_WINDOW: Final = 1024 * 1024
@@ -43,6 +44,9 @@ MAX_QUEUED_PONGS: Final = 32
 
 MAX_QUEUED_REFUSALS: Final = 1024
 """RSTs kept for a peer that opens streams beyond its backlog and does not read; one more ends the connection."""
+
+MAX_QUEUED_ENDS: Final = 16 * 1024
+"""FINs and RSTs kept for a peer that opens streams and does not read how they end."""
 
 ACKNOWLEDGE_TIMEOUT: Final = 30.0
 """Seconds after which a stream that nobody took is acknowledged all the same: hashicorp/yamux gives up at 75."""
@@ -77,6 +81,7 @@ class YamuxConnection:
         self.has_peer_gone_away = False
         self._handler = handler
         self._decoder = FrameDecoder(self)
+        self._is_over = False
         self._now = 0.0
         self._next_id = role.value
         self._next_ping = 0
@@ -92,7 +97,10 @@ class YamuxConnection:
         self._queue: list[bytes | memoryview] = []
         self._is_output_announced = False
         self._waiting_for_room: deque[YamuxStream] = deque()
+        self._invited: set[YamuxStream] = set()
+        self._is_refilling = False
         self._last_sender: YamuxStream | None = None
+        self._queued_ends = 0
         # Streams with a deadline.  Each kind has one fixed delay, so that the first entry is always the next one due.
         self._unaccepted: dict[YamuxStream, float] = {}
         self._overdue: set[YamuxStream] = set()
@@ -149,14 +157,18 @@ class YamuxConnection:
             self.queue_last(encode_header(GO_AWAY, 0, 0, code))
 
     def connection_lost(self) -> None:
-        """Forget all streams, and tell each one's handler."""
+        """Forget all streams, and tell each one's handler.  What the peer says from now on is ignored."""
+        self._is_over = True
         streams = list(self.streams.values())
         self.streams.clear()
         self._waiting_for_room.clear()
         self._unaccepted.clear()
         self._overdue.clear()
         self._closing.clear()
+        self._invited.clear()
         self._body_stream = None
+        for stream in streams:
+            stream.state = StreamState.RESET
         for stream in streams:
             stream.handler.connection_lost()
 
@@ -178,7 +190,7 @@ class YamuxConnection:
 
     def expect_end(self, stream: YamuxStream, now: float) -> None:
         """Reset *stream* unless it has ended `CLOSE_TIMEOUT` after *now*."""
-        self._closing[stream] = now + CLOSE_TIMEOUT
+        self._closing.setdefault(stream, now + CLOSE_TIMEOUT)
 
     # Output
 
@@ -195,6 +207,7 @@ class YamuxConnection:
         """Queue a FIN, an RST or a GoAway, behind the data."""
         self._queue.append(header)
         self.queued_bytes += HEADER_SIZE
+        self._queued_ends += 1
         self._announce_output()
 
     def owe_update(self, stream: YamuxStream) -> None:
@@ -227,15 +240,17 @@ class YamuxConnection:
         elif self._queue:
             output.extend(self._queue)
             self._queue.clear()
-        self.queued_bytes = 0
+        self.queued_bytes = self._queued_ends = 0
         return output
 
     def frame_size_for(self, stream: YamuxStream) -> int:
         """Return the largest body that *stream* may queue now; 0 puts it at the end of the round."""
+        is_invited = stream in self._invited
+        self._invited.discard(stream)
         if self.queued_bytes < SEND_QUEUE_LIMIT:
-            if not self._waiting_for_room:
+            if not self._waiting_for_room and not self._invited:
                 return SOLE_FRAME_SIZE
-            if stream is not self._last_sender:  # Otherwise it has had its turn.
+            if is_invited or stream is not self._last_sender:  # Otherwise it has just had its turn.
                 self._last_sender = stream
                 return SHARED_FRAME_SIZE
         if not stream.is_waiting_for_room:
@@ -244,16 +259,27 @@ class YamuxConnection:
         return 0
 
     def refill(self) -> None:
-        """Let the streams that wait for room send, one frame in turn, until the queue is full again.
+        """Invite the streams that wait for room to send one frame each in turn, until the queue is full again.
 
-        To be called after every `data_to_send`.
+        To be called after every `data_to_send`.  A handler that is a task sends later: until it asks for its allowance,
+        or leaves the round, room is kept for its frame.
         """
-        waiting = self._waiting_for_room
-        while waiting and self.queued_bytes < SEND_QUEUE_LIMIT:
+        waiting, invited = self._waiting_for_room, self._invited
+        self._is_refilling = True
+        while waiting and self.queued_bytes + len(invited) * SHARED_FRAME_SIZE < SEND_QUEUE_LIMIT:
             stream = waiting.popleft()
             stream.is_waiting_for_room = False
             if stream.can_send:
+                invited.add(stream)
                 stream.handler.window_opened()
+        self._is_refilling = False
+
+    def leave_round(self, stream: YamuxStream) -> None:
+        """*stream* does not want the turn to which it was invited: the next one may have it."""
+        if stream in self._invited:
+            self._invited.discard(stream)
+            if not self._is_refilling:
+                self.refill()
 
     # Input
 
@@ -279,6 +305,8 @@ class YamuxConnection:
 
     def header_received(self, kind: int, flags: int, stream_id: int, length: int) -> None:
         """For the `FrameDecoder`."""
+        if self._is_over:
+            return
         if kind > WINDOW_UPDATE:
             self._session_header_received(kind, flags, length)
             return
@@ -295,8 +323,8 @@ class YamuxConnection:
             return
         if length:
             if kind == DATA:
-                if length > stream.receive_credit:
-                    overrun = length - stream.receive_credit
+                overrun = length - (stream.receive_credit - stream.owed_window)
+                if overrun > 0:
                     raise RemoteProtocolError(f"stream {stream_id} overran its window by {overrun} bytes")
                 stream.receive_credit -= length
                 self._body_has_fin = bool(flags & FIN)
@@ -321,6 +349,8 @@ class YamuxConnection:
             raise RemoteProtocolError(f"the peer opened stream {stream_id}, an id that is not its to use")
         if stream_id in self.streams:
             raise RemoteProtocolError(f"the peer opened stream {stream_id} twice")
+        if self._queued_ends >= MAX_QUEUED_ENDS:
+            raise RemoteProtocolError("the peer opens streams without end and does not read how they end")
         if self.has_gone_away or len(self._unaccepted) + len(self._overdue) >= ACCEPT_BACKLOG:
             if len(self._refusals) >= MAX_QUEUED_REFUSALS:
                 raise RemoteProtocolError("the peer opens streams without end and reads no answers")

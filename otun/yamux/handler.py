@@ -47,4 +47,4 @@ class StreamHandler(Protocol):
         """The connection ended while the stream was in its table."""
 
     def window_opened(self) -> None:
-        """`send_allowance` returned 0 before, and is worth asking again."""
+        """`YamuxStream.send_allowance` returned 0 before: ask again, now or soon, or `YamuxStream.decline`."""

@@ -39,6 +39,10 @@ class KeepAlive:
         self._last_heard = now
         self._pinged_at = None
 
+    def postpone(self, now: float) -> None:
+        """Give the peer a whole time-out from *now* on to answer: the ping cannot have reached it before."""
+        self._pinged_at = now
+
     def check(self, now: float) -> KeepAliveAction:
         """Say what is due at *now*.  `SEND_PING` is said once in each silence, and counted as done."""
         if now < self.deadline:

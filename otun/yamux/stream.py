@@ -91,6 +91,10 @@ class YamuxStream:
         most = self._connection.frame_size_for(self)
         return most if most < credit else credit
 
+    def decline(self) -> None:
+        """Give up the turn that `StreamHandler.window_opened` announced: there is nothing to send any more."""
+        self._connection.leave_round(self)
+
     def send_data(self, data: bytes | memoryview) -> None:
         """Queue *data*, at most `send_allowance` bytes, as one frame.  It must not change afterwards.
 
@@ -183,6 +187,7 @@ class YamuxStream:
         self.state = TRANSITIONS[self.state, event]
         if self.is_over:
             self._connection.forget(self)
+        self._connection.leave_round(self)
 
     def receive_fin(self) -> None:
         """Apply a FIN from the peer.  A second one means nothing, nor does one for a stream that was just reset."""
@@ -191,9 +196,11 @@ class YamuxStream:
             self.handler.stream_ended()
 
     def receive_rst(self, code: int) -> None:
-        """Apply an RST from the peer."""
-        self._advance(StreamInput.RECEIVE_RST)
-        self.handler.stream_reset(code)
+        """Apply an RST from the peer, unless the stream has just ended by one of ours."""
+        if not self.is_over:
+            self.owed_flags = 0  # An ACK that has not left yet is of no interest any more.
+            self._advance(StreamInput.RECEIVE_RST)
+            self.handler.stream_reset(code)
 
     def refuse(self) -> None:
         """Reset the stream because of what the peer did to it, and tell the handler."""

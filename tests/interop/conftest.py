@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import attrs
 import pytest
@@ -19,7 +20,7 @@ from .support import LIMIT, LocalService, Program, Start, connect
 GO_PACKAGES = Path("/usr/share/gocode")
 
 
-def _lack(reason: str) -> None:
+def _lack(reason: str) -> NoReturn:
     """Skip for *reason*, except where the tests must be complete."""
     if os.environ.get("CI"):
         pytest.fail(f"{reason}, and CI must run every test")

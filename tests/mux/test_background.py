@@ -26,10 +26,13 @@ async def test_the_tasks_are_cancelled_when_the_body_ends() -> None:
 
 
 async def test_the_bodys_exception_is_not_wrapped() -> None:
-    with pytest.raises(ValueError, match="mine"):
+    async def body() -> None:
         async with open_background() as background:
             background.start_soon(trio.sleep_forever)
             raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        await body()
 
 
 async def test_a_bug_in_a_task_comes_out_in_an_exception_group_though_the_body_waits_for_ever() -> None:

@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from otun.mux import SessionClosed, open_board_session, open_session
-from otun.switchboard import open_switchboard
+from otun.switchboard import Switchboard, open_switchboard
 
 from .support import RawPeer, open_over, transports_for
 
@@ -46,24 +46,25 @@ async def test_an_exception_group_of_the_body_comes_out_unchanged(driver) -> Non
 @pytest.mark.parametrize("is_late", [False, True], ids=["before raising", "while closing"])
 async def test_an_exception_of_the_body_is_not_lost_when_the_surroundings_are_cancelled(driver, is_late: bool) -> None:
     ours, theirs = transports_for(driver)
+    scope = trio.CancelScope()
 
     async def use_session() -> None:
-        with trio.CancelScope() as scope:
-            async with open_over(driver, ours, "client"), trio.open_nursery() as nursery:
-                if is_late:
-                    nursery.start_soon(_cancel_at_eof, theirs, scope)
-                    nursery.cancel_scope.shield = True
-                else:
+        with scope:
+            async with open_over(driver, ours, "client"):
+                if not is_late:
                     scope.cancel()
                 raise ValueError("mine")
 
-    with pytest.RaisesGroup(ValueError, flatten_subgroups=True, allow_unwrapped=True):
-        await use_session()
-    await trio.aclose_forcefully(theirs)
+    async def cancel_at_the_end_of_its_bytes() -> None:
+        await RawPeer(theirs).rest()
+        scope.cancel()
 
-
-async def _cancel_at_eof(theirs: trio.abc.Stream, scope: trio.CancelScope) -> None:
-    scope.cancel()
+    async with theirs, trio.open_nursery() as nursery:
+        if is_late:
+            nursery.start_soon(cancel_at_the_end_of_its_bytes)
+        with pytest.raises(ValueError, match="mine"):
+            await use_session()
+        nursery.cancel_scope.cancel()
 
 
 async def test_leaving_the_body_by_an_exception_ends_the_session_and_leaves_no_task(driver) -> None:
@@ -156,21 +157,18 @@ async def test_streams_of_an_ended_session_raise_instead_of_waiting(driver) -> N
 
 async def test_the_end_of_the_board_ends_its_sessions() -> None:
     ours, theirs = socket.socketpair()
+    is_open = trio.Event()
+
+    async def use_session(board: Switchboard) -> None:
+        async with open_board_session(board, ours, "client") as session:
+            is_open.set()
+            with pytest.raises(SessionClosed):
+                await session.accept()
+
     with theirs:
-        async with trio.open_nursery() as nursery:
-            ended = trio.Event()
-
-            async def use_session(board) -> None:
-                async with open_board_session(board, ours, "client") as session:
-                    with pytest.raises(SessionClosed):
-                        await session.accept()
-                ended.set()
-
-            async with open_switchboard() as board:
-                nursery.start_soon(use_session, board)
-                await trio.testing.wait_all_tasks_blocked()
-            with trio.fail_after(10):
-                await ended.wait()
+        async with trio.open_nursery() as nursery, open_switchboard() as board:
+            nursery.start_soon(use_session, board)
+            await is_open.wait()
         assert ours.fileno() == -1
 
 

@@ -1,0 +1,229 @@
+"""Visitors and the local service through the whole tunnel: bytes as they are, and both ends of them."""
+
+import random
+
+import pytest
+import trio
+
+from otun.server.registry import Registry
+
+from ..server.raw_client import stream_count
+from ..server.services import answer_with_target, receive_all, receive_head, response
+from ..server.visitors import ask, connect, fetch, parse, receive_exactly, request
+from .support import MIB, blocks, digest_of, receive_digest
+
+
+async def test_the_service_gets_the_very_bytes_that_the_visitor_sent(tunnel_to) -> None:
+    sent = request("/a?b=c", "X-Odd:   spaces\t", "x-UPPER: \xe4", "Connection: close", host="App.LocalHost:99")
+    sent += bytes(range(256)) * 10
+
+    async def keep(connection: trio.SocketStream) -> None:
+        received.append(await receive_all(connection))
+        await connection.send_all(response())
+
+    received: list[bytes] = []
+    place = await tunnel_to(keep)
+    async with await connect(place.public) as visitor:
+        await visitor.send_all(sent)
+        await visitor.send_eof()
+        assert await receive_all(visitor) == response()
+    assert received == [sent]
+
+
+async def test_the_visitor_gets_the_very_bytes_that_the_service_sent(tunnel_to) -> None:
+    sent = b"HTTP/1.1 299 Any  Thing\r\nx:y\r\nContent-Length: 99999\r\n\r\n" + bytes(range(256)) * 10
+
+    async def answer(connection: trio.SocketStream) -> None:
+        await receive_head(connection)
+        await connection.send_all(sent)
+
+    place = await tunnel_to(answer)
+    assert await ask(place.public, request()) == sent
+
+
+async def test_keep_alive_requests_use_one_connection(tunnel_to) -> None:
+    place = await tunnel_to(answer_with_target)
+    async with await connect(place.public) as visitor:
+        for number in range(100, 150):
+            await visitor.send_all(request(f"/{number}"))
+            assert parse(await receive_exactly(visitor, len(response(b"/100")))).body == f"/{number}".encode()
+    assert place.service.accepted == 1
+
+
+async def test_pipelined_requests_are_answered_in_order(tunnel_to) -> None:
+    place = await tunnel_to(answer_with_target)
+    targets = [f"/{number}" for number in range(200)]
+    async with await connect(place.public) as visitor:
+        await visitor.send_all(b"".join([request(target) for target in targets]))
+        await visitor.send_eof()
+        assert await receive_all(visitor) == b"".join([response(target.encode()) for target in targets])
+    assert place.service.accepted == 1
+
+
+async def test_pipelined_requests_may_be_cut_anywhere(tunnel_to) -> None:
+    place = await tunnel_to(answer_with_target)
+    targets = [f"/{number}" for number in range(50)]
+    sent = b"".join([request(target) for target in targets])
+    chance = random.Random(1)
+    async with await connect(place.public) as visitor:
+        while sent:
+            size = chance.randint(1, 100)
+            await visitor.send_all(sent[:size])
+            sent = sent[size:]
+        await visitor.send_eof()
+        assert await receive_all(visitor) == b"".join([response(target.encode()) for target in targets])
+
+
+async def test_a_visitor_who_has_finished_sending_reads_the_whole_answer(tunnel_to) -> None:
+    async def count(connection: trio.SocketStream) -> None:
+        size = len(await receive_all(connection))  # to the visitor's end
+        await connection.send_all(response(b"x" * size))
+
+    place = await tunnel_to(count)
+    async with await connect(place.public) as visitor:
+        sent = request(method="POST", body=bytes(300_000))
+        await visitor.send_all(sent)
+        await visitor.send_eof()
+        assert parse(await receive_all(visitor)).body == b"x" * len(sent)
+
+
+async def test_a_service_that_finishes_first_goes_on_receiving(tunnel_to) -> None:
+    async def answer_and_listen(connection: trio.SocketStream) -> None:
+        await receive_head(connection)
+        await connection.send_all(response(b"early"))
+        await connection.send_eof()
+        late.append(await receive_all(connection))
+        finished.set()
+
+    late: list[bytes] = []
+    finished = trio.Event()
+    place = await tunnel_to(answer_and_listen)
+    async with await connect(place.public) as visitor:
+        await visitor.send_all(request())
+        assert parse(await receive_all(visitor)).body == b"early"
+        await visitor.send_all(b"more" * 100_000)
+        await visitor.send_eof()
+        await finished.wait()
+    assert late == [b"more" * 100_000]
+
+
+async def test_a_service_that_closes_first_gives_the_visitor_a_whole_answer(tunnel_to, registries) -> None:
+    async def answer_and_close(connection: trio.SocketStream) -> None:
+        await receive_head(connection)
+        await connection.send_all(response(bytes(2 * MIB)))
+
+    place = await tunnel_to(answer_and_close)
+    for _ in range(10):
+        assert (await fetch(place.public)).body == bytes(2 * MIB)
+    await check_no_streams_left(registries[0])
+
+
+async def test_a_download_of_100_mib_arrives_whole(tunnel_to) -> None:
+    size = 100 * MIB
+
+    async def send(connection: trio.SocketStream) -> None:
+        await receive_head(connection)
+        await connection.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        for block in blocks(size):
+            await connection.send_all(block)
+
+    place = await tunnel_to(send)
+    async with await connect(place.public) as visitor:
+        await visitor.send_all(request())
+        _, start = await receive_head(visitor)
+        assert await receive_digest(visitor, size, start) == digest_of(size)
+        assert await visitor.receive_some() == b""
+
+
+async def test_an_upload_of_100_mib_arrives_whole(tunnel_to) -> None:
+    size = 100 * MIB
+
+    async def receive(connection: trio.SocketStream) -> None:
+        _, start = await receive_head(connection)
+        await connection.send_all(response((await receive_digest(connection, size, start)).encode()))
+
+    place = await tunnel_to(receive)
+    async with await connect(place.public) as visitor:
+        await visitor.send_all(b"POST / HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: %d\r\n\r\n" % size)
+        for block in blocks(size):
+            await visitor.send_all(block)
+        assert parse(await receive_all(visitor)).text == digest_of(size)
+
+
+async def test_both_directions_at_once_arrive_whole(tunnel_to) -> None:
+    async def echo(connection: trio.SocketStream) -> None:
+        async for piece in connection:
+            await connection.send_all(piece)
+
+    size = 20 * MIB
+    head = request()
+    place = await tunnel_to(echo)
+    async with await connect(place.public) as visitor, trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            await visitor.send_all(head)
+            for block in blocks(size):
+                await visitor.send_all(block)
+            await visitor.send_eof()
+
+        nursery.start_soon(send)
+        assert await receive_exactly(visitor, len(head)) == head
+        assert await receive_digest(visitor, size) == digest_of(size)
+        assert await visitor.receive_some() == b""
+
+
+async def test_300_visitors_at_once_each_get_their_own_answer(tunnel_to, registries: list[Registry]) -> None:
+    count = 300
+    everybody_is_here = trio.Event()
+    waiting = 0
+
+    async def answer(connection: trio.SocketStream) -> None:
+        nonlocal waiting
+        head, _ = await receive_head(connection)
+        waiting += 1
+        if waiting == count:
+            everybody_is_here.set()
+        await everybody_is_here.wait()
+        await connection.send_all(response(head.split(b" ")[1] * 3000))
+
+    async def visit(number: int) -> None:
+        answer = await fetch(place.public, f"/{number}")
+        assert answer.body == f"/{number}".encode() * 3000
+
+    place = await tunnel_to(answer)
+    async with trio.open_nursery() as nursery:
+        for number in range(count):
+            nursery.start_soon(visit, number)
+    await check_no_streams_left(registries[0])
+
+
+@pytest.mark.parametrize("is_polite", [True, False], ids=["closing", "resetting"])
+async def test_visitors_who_leave_early_leave_no_stream_and_no_connection(
+    tunnel_to, registries: list[Registry], is_polite: bool
+) -> None:
+    async def send_forever(connection: trio.SocketStream) -> None:
+        await receive_head(connection)
+        while True:
+            await connection.send_all(bytes(100_000))
+
+    place = await tunnel_to(send_forever)
+    for _ in range(10):
+        visitor = await connect(place.public)
+        await visitor.send_all(request())
+        await receive_exactly(visitor, 1000)
+        if is_polite:
+            await visitor.aclose()
+        else:
+            visitor.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
+            await trio.aclose_forcefully(visitor)
+    with trio.fail_after(10):
+        await check_no_streams_left(registries[0])
+        while place.service.connections:
+            await place.tunnel._session.ping()
+
+
+async def check_no_streams_left(registry: Registry) -> None:
+    """Wait until the server knows of no stream but the control stream."""
+    (registration,) = registry._tunnels.values()
+    while stream_count(registration.session) != 1:
+        await registration.session.ping()

@@ -1,0 +1,14 @@
+"""Fixtures of the library's tests."""
+
+from pathlib import Path
+
+import pytest
+
+from ..server.fixtures import engine, nobody_listens, registries, server, start_server, start_service
+from ..server.harness import make_hung_tests_fail
+
+__all__ = ["engine", "nobody_listens", "registries", "server", "start_server", "start_service"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    make_hung_tests_fail(items, Path(__file__).parent)

@@ -1,0 +1,72 @@
+"""Fixtures that the tests of the server, of the client and of the library share."""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+
+from otun.addresses import TcpAddress
+from otun.server.registry import Registry
+
+from .harness import Engine, RunningServer, choose_engine, loopback_settings, run_server
+from .services import Handler, Service
+from .services import start_service as start_service_in
+
+StartServer = Callable[..., Awaitable[RunningServer]]
+StartService = Callable[[Handler], Awaitable[Service]]
+
+
+@pytest.fixture(params=["switchboard", "tasks"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """Who moves the bytes of server and client."""
+    choose_engine(request.param, monkeypatch)
+    return request.param
+
+
+@pytest.fixture
+def start_server(engine: Engine, nursery: trio.Nursery) -> StartServer:
+    """Start a server on loopback; keyword arguments are its settings."""
+
+    async def start(**changes: object) -> RunningServer:
+        return await run_server(nursery, loopback_settings(**changes))
+
+    return start
+
+
+@pytest.fixture
+async def server(start_server: StartServer) -> RunningServer:
+    """A server without a domain."""
+    return await start_server()
+
+
+@pytest.fixture
+def start_service(nursery: trio.Nursery) -> StartService:
+    """Start a local service that calls a handler for each connection."""
+
+    async def start(handler: Handler) -> Service:
+        return await start_service_in(nursery, handler)
+
+    return start
+
+
+@pytest.fixture
+def registries(monkeypatch: pytest.MonkeyPatch) -> list[Registry]:
+    """The registry of each server that is started, in order: to look into its sessions."""
+    made: list[Registry] = []
+
+    def make(*arguments: object, **keywords: object) -> Registry:
+        made.append(Registry(*arguments, **keywords))
+        return made[-1]
+
+    monkeypatch.setattr("otun.server.server.Registry", make)
+    return made
+
+
+@pytest.fixture
+def nobody_listens() -> TcpAddress:
+    """An address of this machine that refuses connections, and goes on doing so during the test."""
+    import socket
+
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield TcpAddress("127.0.0.1", sock.getsockname()[1])

@@ -1,0 +1,221 @@
+"""The server's own answers to visitors."""
+
+import pytest
+import trio
+import trio.testing
+
+from otun.server.registry import Registry
+from otun.server.visitor_task import serve_visitor
+
+from .harness import RunningServer
+from .raw_client import RawClient, registered_client
+from .services import answering, receive_all, receive_head
+from .visitors import Answer, ask, connect, fetch, parse, receive_until_reset, request
+
+
+def check_is_page(answer: Answer, status: int, *texts: str) -> None:
+    assert answer.status == status
+    assert answer.fields["Content-Type"].startswith("text/html")
+    assert answer.fields["Connection"] == "close"
+    assert all(text.lower() in answer.text.lower() for text in texts), answer.text
+
+
+# 404
+
+
+async def test_without_any_tunnel_a_404_page_says_so(server: RunningServer) -> None:
+    check_is_page(await fetch(server.public), 404, "no tunnel")
+
+
+async def test_a_name_without_a_tunnel_gets_a_404_page_that_names_the_host(server: RunningServer) -> None:
+    async with registered_client(server.control, "app"):
+        check_is_page(await fetch(server.public, host="nobody.localhost"), 404, "no tunnel", "nobody.localhost")
+
+
+async def test_with_a_domain_the_same_page_is_shown(start_server) -> None:
+    server = await start_server(domain="tunnel.example")
+    async with registered_client(server.control, "app"):
+        check_is_page(await fetch(server.public, host="x.evil.com"), 404, "no tunnel", "x.evil.com")
+
+
+async def test_a_head_request_gets_the_page_without_its_body(server: RunningServer) -> None:
+    answer = await fetch(server.public, method="HEAD")
+    assert answer.status == 404
+    assert answer.body == b""
+
+
+@pytest.mark.parametrize("size", [100_000, 3_000_000])
+async def test_the_page_arrives_although_a_large_body_was_on_its_way(server: RunningServer, size: int) -> None:
+    check_is_page(await fetch(server.public, method="POST", body=bytes(size)), 404, "no tunnel")
+
+
+async def test_the_host_is_escaped_in_the_page(server: RunningServer) -> None:
+    async with registered_client(server.control, "app"):
+        answer = await fetch(server.public, host="a&b'c.localhost")
+        assert "a&b" not in answer.text
+
+
+# 502: the tunnel's client has ended the stream without a byte
+
+
+async def send_only_fin(client: RawClient) -> None:
+    stream = await client.session.accept()
+    await stream.send_eof()
+
+
+async def close_at_once(client: RawClient) -> None:
+    stream = await client.session.accept()
+    await stream.aclose()
+
+
+async def read_the_request_and_close(client: RawClient) -> None:
+    async with await client.session.accept() as stream:
+        await receive_head(stream)
+
+
+async def close_the_session(client: RawClient) -> None:
+    await receive_head(await client.session.accept())
+    await client.session.aclose()
+
+
+async def reset_the_connection(client: RawClient) -> None:
+    await receive_head(await client.session.accept())
+    await client.vanish()
+
+
+async def reset_the_connection_unread(client: RawClient) -> None:
+    await client.session.accept()
+    await client.vanish()
+
+
+async def break_the_control_protocol(client: RawClient) -> None:
+    await receive_head(await client.session.accept())
+    await client.say(b"nonsense")
+
+
+ENDINGS = [
+    send_only_fin,
+    close_at_once,
+    read_the_request_and_close,
+    close_the_session,
+    reset_the_connection,
+    reset_the_connection_unread,
+    break_the_control_protocol,
+]
+
+
+@pytest.mark.parametrize("end", ENDINGS, ids=lambda way: way.__name__)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+async def test_a_stream_that_ends_without_a_byte_gets_a_502_page(
+    server: RunningServer, nursery: trio.Nursery, end, method: str
+) -> None:
+    async with registered_client(server.control) as client:
+        nursery.start_soon(end, client)
+        body = bytes(1000) if method == "POST" else b""
+        answer = await fetch(server.public, method=method, body=body)
+        if method == "HEAD":
+            assert (answer.status, answer.body) == (502, b"")
+        else:
+            check_is_page(answer, 502)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("end", [send_only_fin, close_at_once, close_the_session], ids=lambda way: way.__name__)
+async def test_the_502_page_arrives_although_a_large_body_was_on_its_way(
+    server: RunningServer, nursery: trio.Nursery, end
+) -> None:
+    async with registered_client(server.control) as client:
+        nursery.start_soon(end, client)
+        with trio.fail_after(10):
+            check_is_page(await fetch(server.public, method="POST", body=bytes(3_000_000)), 502)
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_byte_and_no_more_is_passed_on_as_it_is(server: RunningServer, nursery: trio.Nursery) -> None:
+    async def send_one_byte(stream) -> None:
+        await receive_head(stream)
+        await stream.send_all(b"H")
+
+    async with registered_client(server.control) as client:
+        nursery.start_soon(client.serve, send_one_byte)
+        assert await ask(server.public, request()) == b"H"
+
+
+async def test_a_stream_that_is_reset_without_a_byte_resets_the_visitor(
+    server: RunningServer, nursery: trio.Nursery
+) -> None:
+    async def reset(stream) -> None:
+        await receive_head(stream)
+        stream.reset()
+
+    async with registered_client(server.control) as client:
+        nursery.start_soon(client.serve, reset)
+        async with await connect(server.public) as visitor:
+            await visitor.send_all(request())
+            assert await receive_until_reset(visitor) == b""
+
+
+# Slow and early-leaving visitors
+
+
+async def test_a_head_that_comes_byte_by_byte_is_read(server: RunningServer, nursery: trio.Nursery) -> None:
+    async with registered_client(server.control) as client:
+        nursery.start_soon(client.serve, answering(b"at last"))
+        async with await connect(server.public) as visitor:
+            for byte in request("/a/long/path", "X-Filler: " + "x" * 200):
+                await visitor.send_all(bytes([byte]))
+                await trio.lowlevel.checkpoint()
+            assert parse(await receive_all(visitor)).body == b"at last"
+
+
+async def test_a_head_that_does_not_come_gets_408(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("otun.server.http_port.HEAD_TIMEOUT", 0.1)
+    monkeypatch.setattr("otun.server.visitor_task.HEAD_TIMEOUT", 0.1)
+    async with await connect(server.public) as visitor:
+        await visitor.send_all(b"GET / HTTP/1.1\r\nHost:")
+        check_is_page(parse(await receive_all(visitor)), 408)
+
+
+async def test_a_head_has_10_seconds(autojump_clock) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_visitor, Registry(None), theirs)
+        nursery.start_soon(drip, ours)
+        began = trio.current_time()
+        assert parse(await receive_all(ours)).status == 408
+        assert trio.current_time() - began == pytest.approx(10)
+        nursery.cancel_scope.cancel()
+
+
+async def drip(visitor: trio.abc.SendStream) -> None:
+    await visitor.send_all(b"GET / HTTP/1.1\r\nX: ")
+    while True:
+        await trio.sleep(1)
+        await visitor.send_all(b"x")
+
+
+async def test_a_head_that_is_too_large_gets_431(server: RunningServer) -> None:
+    answer = await fetch(server.public, "/", f"X-Large: {'x' * 100_000}")
+    check_is_page(answer, 431)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: app.localhost\r\n"], ids=repr)
+async def test_a_visitor_who_leaves_before_his_head_is_whole_disturbs_nobody(
+    server: RunningServer, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture, sent: bytes
+) -> None:
+    caplog.set_level("WARNING", "otun")
+    async with registered_client(server.control) as client:
+        nursery.start_soon(client.serve, answering(b"served"))
+        assert await ask_and_leave(server, sent) == b""
+        assert (await fetch(server.public)).body == b"served"
+        await client.see_no_streams_but_control()
+    assert not caplog.records
+
+
+async def ask_and_leave(server: RunningServer, sent: bytes) -> bytes:
+    async with await connect(server.public) as visitor:
+        await visitor.send_all(sent)
+        await visitor.send_eof()
+        return await receive_all(visitor)

@@ -1,0 +1,175 @@
+"""Two connections that talk to each other, whatever happens in between."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from otun.yamux.connection import SEND_QUEUE_LIMIT
+
+from .pair import End, Party, make_pair, settle
+from .wire import HEADER_SIZE, KIB, MIB, WINDOW
+
+WINDOWS = st.integers(WINDOW, WINDOW + 10) | st.integers(WINDOW, 1 * MIB)
+
+
+@pytest.mark.conformance(46)
+@settings(max_examples=40, deadline=None)
+@given(client_window=WINDOWS, server_window=WINDOWS, seed=st.integers(0, 2**32))
+def test_ten_windows_full_arrive_whatever_the_windows_and_the_pieces(
+    client_window: int, server_window: int, seed: int
+) -> None:
+    chance = random.Random(seed)
+    client, server = make_pair(client_window, server_window)
+    ours = client.open()
+    ours.write(10 * server_window)
+    settle(client, server, is_reading=False)
+    theirs = server.parties[1]
+    theirs.write(10 * client_window)
+    for party in (ours, theirs):
+        party.finish()
+    largest_read = chance.choice([5 * KIB, 64 * KIB, 512 * KIB])
+    while not (ours.has_ended and theirs.has_ended):
+        for end in (client, server):
+            end.flush()
+            end.deliver(chance.randint(1, 300 * KIB))
+        for party in (ours, theirs):
+            party.read(chance.randint(1, largest_read))
+        is_moving = ours.unread or theirs.unread or not (client.is_idle and server.is_idle)
+        assert is_moving or (ours.has_ended and theirs.has_ended), "it has stalled"
+    assert (theirs.received, ours.received) == (10 * server_window, 10 * client_window)
+
+
+@pytest.mark.conformance(29)
+def test_five_backlogs_of_streams_are_opened_used_and_forgotten() -> None:
+    client, server = make_pair(WINDOW, MIB)
+    opened = 0
+    while opened < 5 * 256:
+        while client.connection.can_open:
+            party = client.open()
+            party.write(100)
+            party.finish()
+            opened += 1
+        settle(client, server)
+        for party in server.parties.values():
+            party.finish()
+        settle(client, server)
+        assert all(party.received == 100 and party.has_ended for party in server.parties.values())
+        assert all(party.has_ended for party in client.parties.values())
+        assert client.connection.streams == server.connection.streams == {}
+
+
+@pytest.mark.conformance(49)
+def test_a_thousand_streams_share_the_connection_and_all_arrive() -> None:
+    client, server = make_pair(WINDOW, WINDOW)
+    for number in range(1000):
+        if not client.connection.can_open:
+            settle(client, server, is_reading=False)
+        client.open().write(500 + 7 * number)
+    settle(client, server)
+    assert [party.received for party in server.parties.values()] == [500 + 7 * number for number in range(1000)]
+
+
+PICKS = st.integers(0, 1000)
+SIZES = st.sampled_from([1, 11, 1000, 64 * KIB, 130 * KIB, 300 * KIB])
+
+
+class TwoConnections(RuleBasedStateMachine):
+    """Any of the calls, in any order; *deliver* and *read* are rules of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends = make_pair(WINDOW, WINDOW + 100 * KIB)
+
+    def party(self, pick: int) -> Party:
+        parties = [party for end in self.ends for party in end.parties.values()]
+        return parties[pick % len(parties)]
+
+    @initialize()
+    def begin(self) -> None:
+        for end in self.ends:
+            end.open()
+
+    @rule(end=st.integers(0, 1))
+    def open(self, end: int) -> None:
+        self.ends[end].open()
+
+    @rule(pick=PICKS)
+    def accept(self, pick: int) -> None:
+        self.party(pick).stream.acknowledge()
+
+    @rule(pick=PICKS, size=SIZES)
+    def write(self, pick: int, size: int) -> None:
+        self.party(pick).write(size)
+
+    @rule(pick=PICKS, size=SIZES)
+    def read(self, pick: int, size: int) -> None:
+        self.party(pick).read(size)
+
+    @rule(pick=PICKS)
+    def finish(self, pick: int) -> None:
+        self.party(pick).finish()
+
+    @rule(pick=PICKS)
+    def close(self, pick: int) -> None:
+        self.party(pick).stream.close(0.0)
+
+    @rule(pick=PICKS)
+    def reset(self, pick: int) -> None:
+        self.party(pick).stream.reset()
+
+    @rule(end=st.integers(0, 1))
+    def ping(self, end: int) -> None:
+        self.ends[end].connection.ping()
+
+    @rule(end=st.integers(0, 1))
+    def flush(self, end: int) -> None:
+        self.ends[end].flush()
+
+    @rule(end=st.integers(0, 1), size=SIZES)
+    def deliver(self, end: int, size: int) -> None:
+        self.ends[end].deliver(size)
+
+    @rule()
+    def settle(self) -> None:
+        settle(*self.ends)
+        for end in self.ends:
+            self.check_settled(end)
+
+    @rule()
+    def settle_without_reading(self) -> None:
+        settle(*self.ends, is_reading=False)
+        for end in self.ends:
+            self.check_windows(end)
+
+    @invariant()
+    def the_queues_have_an_end(self) -> None:
+        for end in self.ends:
+            control = 2 * len(end.parties) * HEADER_SIZE
+            assert end.connection.queued_bytes < SEND_QUEUE_LIMIT + WINDOW + HEADER_SIZE + control
+
+    def check_windows(self, end: End) -> None:
+        assert {*end.connection.streams} == {*end.other.connection.streams}
+        for stream_id, stream in end.connection.streams.items():
+            party, peer = end.parties[stream_id], end.other.parties[stream_id]
+            assert stream.is_acknowledged
+            assert stream.receive_credit == peer.stream.send_credit
+            assert peer.sent == party.received
+            if not stream.is_read_closed:
+                assert stream.receive_credit + party.unread + stream.ungranted == end.connection.receive_window
+
+    def check_settled(self, end: End) -> None:
+        self.check_windows(end)
+        for stream_id, stream in end.connection.streams.items():
+            party = end.parties[stream_id]
+            assert not (party.unsent and stream.can_send), "it has stalled"
+            assert party.has_ended is not end.other.parties[stream_id].stream.can_send
+
+    def teardown(self) -> None:
+        self.settle()
+
+
+TestTwoConnections = TwoConnections.TestCase
+TestTwoConnections.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
