@@ -21,6 +21,8 @@ async def connect(server: TcpAddress) -> trio.SocketStream:
         reason = f"no answer within {CONNECT_TIMEOUT:.0f} seconds"
     except OSError as error:
         reason = explain_connect_error(error)
+    except UnicodeError:  # A label of the host name is empty or too long.
+        reason = "the host name cannot be resolved"
     raise ServerUnreachable(f"cannot reach the server at {server}: {reason}")
 
 

@@ -35,7 +35,7 @@ class LocalService:
             return
         try:
             found = await trio.socket.getaddrinfo(self.address.host, self.address.port, type=socket.SOCK_STREAM)
-        except OSError:
+        except (OSError, UnicodeError):
             self.problem = "its host name cannot be resolved"
             logger.warning("the local service %s: %s", self, self.problem)
         else:

@@ -45,6 +45,8 @@ async def _connect(local: LocalAddress) -> trio.SocketStream:
         raise LocalServiceUnreachable(f"no answer within {LOCAL_CONNECT_TIMEOUT:.0f} seconds") from None
     except OSError as error:
         raise LocalServiceUnreachable(explain_connect_error(error)) from error
+    except UnicodeError as error:
+        raise LocalServiceUnreachable("the host name cannot be resolved") from error
 
 
 async def _answer(stream: Stream, page: bytes, tap: RequestTap | None) -> None:

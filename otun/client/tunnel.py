@@ -1,7 +1,7 @@
 """A tunnel, as the program beside the local service sees it."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -55,6 +55,13 @@ class Tunnel(trio.abc.Listener[Stream]):
     async def accept(self) -> Stream:
         """Wait for the next visitor.  Raises `SessionClosed` when the tunnel has ended.  Cancelled, nobody is lost."""
         return await self._session.accept()
+
+    async def serve(self, handler: Callable[[Stream], Awaitable[object]]) -> None:
+        """Call *handler* in a task for each visitor until the tunnel ends, as `otun.Session.serve` does.
+
+        A visitor who breaks off ends its own handler only; with `trio.serve_listeners` it would end them all.
+        """
+        await self._session.serve(handler)
 
     async def aclose(self) -> None:
         """End the tunnel; what was sent to visitors before is delivered.  Cancelled, it ends at once."""

@@ -24,8 +24,8 @@ async def splice(
 ) -> bool:
     """Copy both ways until both directions have ended, then close both streams, and return True.
 
-    *unread* was read from *other* before.  When one stream fails, or on cancellation, both are cut short, so that either
-    far side can tell.  A failure is not raised, as it has been passed on.
+    *unread* was read from *other* before.  When one stream fails, or on cancellation, both are cut short, so that
+    either far side can tell.  A failure is not raised, as it has been passed on.
 
     With *is_reply_expected*, returns False when *stream*, or its session, ends before a single byte has come from it;
     *other* is then still open, and nothing has been sent to it.

@@ -43,8 +43,8 @@ async def _resolve(address: TcpAddress) -> list[tuple[socket.AddressFamily, str]
         found = await trio.socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-    except OSError as error:
-        raise ListenError(f"cannot listen on {address}: {address.host} is no known host ({error.strerror})") from error
+    except (OSError, UnicodeError) as error:  # The latter for labels that are too long or empty.
+        raise ListenError(f"cannot listen on {address}: {address.host!r} is no known host") from error
     return list(dict.fromkeys((family, str(place[0])) for family, _, _, _, place in found))
 
 

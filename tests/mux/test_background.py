@@ -45,6 +45,35 @@ async def test_a_bug_in_a_task_comes_out_in_an_exception_group_though_the_body_w
         await body()
 
 
+async def test_a_bug_in_a_task_comes_out_though_the_body_waits_in_a_nursery_of_its_own() -> None:
+    """A cancelled nursery raises a group of cancellations, and no bare one."""
+
+    async def body() -> None:
+        async with open_background() as background, trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            background.start_soon(_fail)
+            await trio.sleep_forever()
+
+    with pytest.RaisesGroup(RuntimeError):
+        await body()
+
+
+async def test_an_error_of_the_bodys_comes_out_and_no_cancellation_when_a_task_has_a_bug_too() -> None:
+    async def fail_when_cancelled() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("mine")
+
+    async def body() -> None:
+        async with open_background() as background:
+            background.start_soon(_fail)
+            await fail_when_cancelled()
+
+    with pytest.raises(ValueError, match="mine"):
+        await body()
+
+
 async def test_a_bug_in_a_task_comes_out_when_the_body_has_already_ended() -> None:
     async def body() -> None:
         async with open_background() as background:

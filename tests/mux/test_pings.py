@@ -154,7 +154,7 @@ async def test_the_dead_peers_deadline_holds_for_both_drivers(
         await peer.send(last_words)
         await session.wait_closed()
         with pytest.raises(SessionClosed) as caught:
-            await session.accept()
+            await session.ping()
         assert not caught.value.is_clean
         await peer.rest()
 

@@ -269,6 +269,19 @@ async def test_a_board_whose_body_ends_at_once_ends_without_a_word() -> None:
         pass
 
 
+async def test_a_board_that_ends_just_as_a_socket_becomes_readable_ends_without_a_word(make_pair) -> None:
+    """The board's task and the body wake together, in either order."""
+    for _ in range(20):
+        (ours, theirs), (bell, ringer) = make_pair(), make_pair()
+        member = Recorder()
+        async with open_switchboard() as board:
+            board.add(ours, member)
+            await member.was_called.wait()
+            theirs.send(b"x")
+            ringer.send(b"x")
+            await trio.lowlevel.wait_readable(bell)
+
+
 async def test_the_end_of_the_board_closes_every_socket_that_is_left_on_it(make_pair) -> None:
     socks = [make_pair()[0] for _ in range(20)]
     members: list[Recorder] = []
