@@ -24,7 +24,13 @@ async def open_background() -> AsyncIterator[trio.Nursery]:
                 nursery.cancel_scope.cancel()
     except BaseException:
         # A cancelled body has no error of its own: whatever cancelled it is what must come out.
-        if body_error is None or isinstance(body_error, trio.Cancelled):
+        if body_error is None or _is_cancellation(body_error):
             raise
     if body_error is not None:
         raise body_error
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_cancellation, error.exceptions))
+    return isinstance(error, trio.Cancelled)

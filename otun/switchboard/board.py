@@ -109,6 +109,8 @@ class Switchboard:
     def call_again(self, member: Member) -> None:
         """Call *member*'s `ready` with no events in the next batch: it has used up its turn and has more to do."""
         self._again.append(member)
+        if not self._is_in_batch:
+            self._wake_if_needed()
 
     def set_deadline(self, member: Member, deadline: float) -> None:
         """Call *member*'s `deadline_passed` at that Trio time or up to `TICK` later, unless it is changed before."""
@@ -144,7 +146,7 @@ class Switchboard:
         """Call the members whose deadlines pass, until cancelled."""
         while True:
             await self._has_deadlines.wait()
-            await trio.sleep(TICK)
+            await trio.sleep_until((trio.current_time() // TICK + 1) * TICK)
             self._begin_batch()
             for member in self._wheel.pop_expired(self.now):
                 self._call(member, member.deadline_passed)
@@ -225,11 +227,11 @@ class Switchboard:
 @asynccontextmanager
 async def open_switchboard() -> AsyncIterator[Switchboard]:
     """Give a switchboard that runs until the body ends; then every socket that is still on it is closed."""
-    async with open_background() as background:
-        board = Switchboard()
-        background.start_soon(board.run)
-        background.start_soon(board.turn_wheel)
-        try:
+    board = Switchboard()
+    try:
+        async with open_background() as background:
+            background.start_soon(board.run)
+            background.start_soon(board.turn_wheel)
             yield board
-        finally:
-            board.end()
+    finally:
+        board.end()

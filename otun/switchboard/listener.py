@@ -50,7 +50,11 @@ class Listener:
                 continue  # This connection broke before it was accepted; the others are sound (accept(2)).
             self._is_out_of_resources = False
             sock.setblocking(False)
-            self._accepted(sock)
+            try:
+                self._accepted(sock)
+            except Exception:
+                logger.exception("a connection could not be taken")
+                sock.close()
         self._board.call_again(self)
 
     def _report(self, error: OSError) -> None:

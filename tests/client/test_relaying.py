@@ -9,7 +9,7 @@ from otun.server.registry import Registry
 
 from ..server.raw_client import stream_count
 from ..server.services import answer_with_target, receive_all, receive_head, response
-from ..server.visitors import ask, connect, fetch, parse, receive_exactly, request
+from ..server.visitors import ask, connect, fetch, parse, receive_exactly, request, reset
 from .support import MIB, blocks, digest_of, receive_digest
 
 
@@ -214,8 +214,7 @@ async def test_visitors_who_leave_early_leave_no_stream_and_no_connection(
         if is_polite:
             await visitor.aclose()
         else:
-            visitor.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
-            await trio.aclose_forcefully(visitor)
+            reset(visitor)
     with trio.fail_after(10):
         await check_no_streams_left(registries[0])
         while place.service.connections:

@@ -1,8 +1,7 @@
-"""What the tests of sessions share: a hand-driven peer, transports with a character, a cancellation instrument."""
+"""What the tests of sessions share: a hand-driven peer, transports with a character, small conversations."""
 
-import math
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, Literal
 
@@ -211,49 +210,6 @@ class SlowStream(trio.abc.HalfCloseableStream):
         await self._stream.aclose()
 
 
-Moment = Literal["while waiting", "when woken"]
-
-
-class CancelAtCheckpoint(trio.abc.Instrument):
-    """Cancels *scope* at the *count*-th checkpoint of *task*.
-
-    "while waiting": as soon as the task waits there.  "when woken": after something has already woken it, so that the
-    cancellation and the news arrive together.
-    """
-
-    def __init__(self, task: trio.lowlevel.Task, scope: trio.CancelScope, count: int, moment: Moment) -> None:
-        self._task = task
-        self._scope = scope
-        self._count = count
-        self._moment = moment
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task is self._task and self._moment == "when woken":
-            self._step()
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task is self._task and self._moment == "while waiting":
-            self._step()
-
-    def _step(self) -> None:
-        self._count -= 1
-        if not self._count:
-            self._scope.cancel()
-
-
-async def cancel_at_checkpoint(operation: Callable[[], Awaitable[object]], count: int, moment: Moment) -> bool:
-    """Run *operation* and cancel it at its *count*-th checkpoint; say whether it came that far."""
-    scope = trio.CancelScope()
-    instrument = CancelAtCheckpoint(trio.lowlevel.current_task(), scope, count, moment)
-    trio.lowlevel.add_instrument(instrument)
-    try:
-        with scope:
-            await operation()
-    finally:
-        trio.lowlevel.remove_instrument(instrument)
-    return scope.cancel_called
-
-
 async def receive_exactly(stream: Stream, size: int) -> bytes:
     """Receive *size* bytes, and fail when the stream ends before."""
     received = bytearray()
@@ -297,6 +253,3 @@ async def check_round_trip(opener: Session, acceptor: Session) -> None:
 def stream_count(session: Session) -> int:
     """Give the number of streams in the session's table, as its repr shows it."""
     return int(repr(session).rpartition("streams=")[2].rstrip(">"))
-
-
-FOREVER: Final = math.inf

@@ -8,10 +8,9 @@ import trio
 from otun.mux import Session, Stream, StreamReset
 from otun.yamux.frames import ACK, DATA, FIN, SYN
 
+from .cancelling import Moment, cancel_at_checkpoint
 from .support import (
     INITIAL_WINDOW,
-    Moment,
-    cancel_at_checkpoint,
     check_round_trip,
     pattern,
     receive_all,

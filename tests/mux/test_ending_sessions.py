@@ -1,11 +1,11 @@
-"""GoAway in both directions, and orderly ends of sessions."""
+"""Orderly ends of sessions: what was sent before arrives, and nobody waits too long."""
 
 import pytest
 import trio
 import trio.testing
 
 from otun.mux import Session, SessionClosed, Stream, open_session
-from otun.yamux.frames import DATA, FIN, GO_AWAY, RST, SYN, encode_header
+from otun.yamux.frames import DATA, FIN, GO_AWAY, SYN, encode_header
 
 from .support import (
     RawPeer,
@@ -15,7 +15,6 @@ from .support import (
     pattern,
     receive_all,
     send_and_end,
-    stream_count,
     transports_for,
     update,
 )
@@ -26,79 +25,6 @@ CLOSE_LIMIT = 5.0
 
 def _goaway(code: int) -> bytes:
     return encode_header(GO_AWAY, 0, 0, code)
-
-
-@pytest.mark.conformance(73)
-async def test_after_goaway_0_our_opens_fail_and_all_other_streams_go_on(open_with_peer) -> None:
-    async with open_with_peer("client") as (session, peer):
-        ours = await session.open_stream()
-        await peer.send(update(2, flags=SYN), _goaway(0))
-        theirs = await session.accept()
-        await peer.settle()
-        with pytest.raises(SessionClosed) as caught:
-            await session.open_stream()
-        assert caught.value.is_clean
-        assert not session.is_closed
-        await peer.send(data(1, b"one"), data(2, b"two"), update(4, flags=SYN), data(4, b"four"))
-        assert await ours.receive_some() == b"one"
-        assert await theirs.receive_some() == b"two"
-        assert await (await session.accept()).receive_some() == b"four"
-        await ours.send_all(b"reply")
-        assert await peer.body_of(1, 5) == b"reply"
-
-
-@pytest.mark.conformance(73)
-async def test_an_open_that_waits_at_the_backlog_fails_when_the_peer_goes_away(open_with_peer) -> None:
-    async with open_with_peer("client") as (session, peer), trio.open_nursery() as nursery:
-        for _ in range(256):
-            await session.open_stream()
-
-        async def open_too_late() -> None:
-            with pytest.raises(SessionClosed):
-                await session.open_stream()
-
-        nursery.start_soon(open_too_late)
-        await peer.settle()
-        await peer.send(_goaway(0))
-
-
-@pytest.mark.conformance(74)
-@pytest.mark.parametrize("code", [1, 2, 77])
-async def test_after_goaway_with_a_code_everything_raises_and_tells_the_code(open_with_peer, code: int) -> None:
-    async with open_with_peer("client") as (session, peer):
-        stream = await session.open_stream()
-
-        async def expect_code(call, *args) -> None:
-            with pytest.raises(SessionClosed) as caught:
-                await call(*args)
-            assert caught.value.code == code
-            assert not caught.value.is_clean
-
-        async with trio.open_nursery() as nursery:
-            for call in (session.accept, session.ping, stream.receive_some):
-                nursery.start_soon(expect_code, call)
-            nursery.start_soon(expect_code, stream.send_all, bytes(MIB))
-            await peer.settle()
-            await peer.send(_goaway(code))
-        for call in (session.open_stream, session.accept, stream.send_eof):
-            await expect_code(call)
-
-
-@pytest.mark.conformance(75)
-async def test_after_our_goaway_new_streams_are_reset_and_drained_and_old_ones_go_on(open_with_peer) -> None:
-    async with open_with_peer() as (session, peer):
-        await peer.send(update(1, flags=SYN))
-        stream = await session.accept()
-        session.go_away()
-        session.go_away()
-        frames = await peer.settle()
-        assert [frame.length for frame in frames if frame.kind == GO_AWAY] == [0]
-        await peer.send(update(3, flags=SYN), data(3, bytes(100_000)), data(1, b"old"))
-        assert [frame.stream_id for frame in await peer.settle() if frame.flags & RST] == [3]
-        assert await stream.receive_some() == b"old"
-        assert stream_count(session) == 1
-        with pytest.raises(SessionClosed):
-            await session.open_stream()
 
 
 @pytest.mark.conformance(76)
@@ -203,6 +129,51 @@ async def test_closing_waits_no_longer_than_5_seconds_for_a_peer_that_does_not_c
     assert trio.current_time() == pytest.approx(CLOSE_LIMIT)
     with pytest.raises(trio.BrokenResourceError):
         await theirs.send_all(b"x")
+
+
+@pytest.mark.conformance(76)
+async def test_closing_waits_no_longer_than_5_seconds_for_a_peer_that_takes_nothing(autojump_clock) -> None:
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    async with open_session(ours, "client") as session:
+        await (await session.open_stream()).send_all(bytes(200_000))
+        await session.aclose()
+        assert trio.current_time() == pytest.approx(CLOSE_LIMIT)
+    assert trio.current_time() == pytest.approx(CLOSE_LIMIT)
+    await theirs.aclose()
+
+
+class WholeStream(trio.abc.Stream):
+    """A stream that cannot be half-closed, as TLS is."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self.send_all = stream.send_all
+        self.receive_some = stream.receive_some
+
+    async def send_all(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise NotImplementedError
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+@pytest.mark.conformance(76)
+async def test_over_a_transport_that_cannot_be_half_closed_the_peer_loses_nothing_either(autojump_clock) -> None:
+    left, right = trio.testing.memory_stream_pair()
+    body = pattern(700_000)
+    async with (
+        open_session(WholeStream(left), "client") as client,
+        open_session(WholeStream(right), "server") as server,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(_send_and_close, client, body)
+        assert await receive_all(await server.accept()) == body
 
 
 @pytest.mark.conformance(76)

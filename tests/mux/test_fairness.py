@@ -1,5 +1,6 @@
 """Many streams on one session: everybody gets a share, small frames do not wait behind large ones."""
 
+import contextlib
 from collections import Counter
 
 import pytest
@@ -10,7 +11,17 @@ from otun.mux import Stream, open_session
 from otun.testing import session_pair
 from otun.yamux.frames import ACK, DATA, PING, SYN, encode_header
 
-from .support import RawPeer, SlowStream, data, receive_exactly, session_and_peer, update
+from .support import (
+    RawPeer,
+    SlowStream,
+    data,
+    open_over,
+    receive_exactly,
+    send_and_end,
+    session_and_peer,
+    transports_for,
+    update,
+)
 
 MIB = 1024 * 1024
 
@@ -148,6 +159,45 @@ async def test_a_ping_overtakes_data_that_is_queued(open_with_peer) -> None:
         ahead = await peer.until(lambda frame: frame.kind == PING)
         assert sum(frame.length for frame in ahead[:-1]) <= 4 * MIB
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.conformance(89)
+@pytest.mark.parametrize("way", ["cancelled", "closed", "reset"])
+async def test_hundreds_of_writers_that_give_up_while_the_transport_is_full_leave_no_hole(driver, way: str) -> None:
+    """They stand in the round for room in the send queue, and do not want it when it comes."""
+    ours, theirs = trio.testing.lockstep_stream_pair() if driver == "tasks" else transports_for(driver)
+    count = 800
+    async with open_over(driver, ours, "client") as session, theirs:
+        peer = RawPeer(theirs)
+        streams = [await session.open_stream() for _ in range(200)]
+        for first in range(1, 2 * count, 400):
+            await peer.send(*(update(stream_id, 64 * MIB, ACK) for stream_id in range(first, first + 400, 2)))
+            while len(streams) < count and len(streams) * 2 < first + 799:
+                streams.append(await session.open_stream())
+        async with trio.open_nursery() as nursery:
+            for stream in streams:
+                nursery.start_soon(_send_until_closed, stream, bytes(4 * MIB))
+            for _ in range(10):
+                await trio.lowlevel.checkpoint()
+            if way == "cancelled":
+                nursery.cancel_scope.cancel()
+            else:
+                for stream in streams:
+                    await stream.aclose() if way == "closed" else stream.reset()
+        if way == "cancelled":
+            survivor = streams[-1]
+        else:
+            survivor = await session.open_stream()
+            await peer.send(update(survivor.id, 64 * MIB, ACK))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_and_end, survivor, b"still alive")
+            frames = await peer.until(lambda frame: frame.is_end_of(survivor.id))
+        assert b"".join(frame.body for frame in frames if frame.stream_id == survivor.id).endswith(b"still alive")
+
+
+async def _send_until_closed(stream: Stream, body: bytes) -> None:
+    with contextlib.suppress(trio.ClosedResourceError):
+        await stream.send_all(body)
 
 
 @pytest.mark.conformance(29)

@@ -1,6 +1,8 @@
 """Fixtures that the tests of the server, of the client and of the library share."""
 
-from collections.abc import Awaitable, Callable
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 import trio
@@ -17,10 +19,13 @@ StartService = Callable[[Handler], Awaitable[Service]]
 
 
 @pytest.fixture(params=["switchboard", "tasks"])
-def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """Who moves the bytes of server and client."""
+def engine(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> Iterator[Engine]:
+    """Who moves the bytes of server and client.  Nothing that a peer does is an error of ours in the log."""
     choose_engine(request.param, monkeypatch)
-    return request.param
+    yield request.param
+    assert not [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
 
 
 @pytest.fixture
@@ -63,10 +68,8 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> list[Registry]:
 
 
 @pytest.fixture
-def nobody_listens() -> TcpAddress:
+def nobody_listens() -> Iterator[TcpAddress]:
     """An address of this machine that refuses connections, and goes on doing so during the test."""
-    import socket
-
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield TcpAddress("127.0.0.1", sock.getsockname()[1])

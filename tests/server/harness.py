@@ -3,6 +3,7 @@
 One suite runs over both engines: the switchboard, and tasks.
 """
 
+import gc
 import inspect
 import os
 from collections.abc import Awaitable, Callable, Sequence
@@ -40,6 +41,7 @@ def _run_with_limit(
                     raise AssertionError(f"the test has hung for {limit:.0f} seconds")
 
     trio.run(main, clock=clock, instruments=instruments)
+    gc.collect(1)  # A socket that was forgotten shows in its own test.
 
 
 def make_hung_tests_fail(items: list[pytest.Item], folder: Path) -> None:

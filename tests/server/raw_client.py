@@ -1,17 +1,14 @@
 """A client each of whose control bytes is the test's."""
 
 import json
-import socket
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Final
 
 import trio
 
 from otun import Session, SessionClosed, Stream, TcpAddress, open_session
 
-_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+from .visitors import reset
 
 
 class RawClient:
@@ -71,8 +68,8 @@ class RawClient:
     async def vanish(self) -> None:
         """Close the connection by an RST."""
         assert isinstance(self.transport, trio.SocketStream)
-        self.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        await trio.aclose_forcefully(self.transport)
+        reset(self.transport)
+        await trio.lowlevel.checkpoint()
 
 
 def stream_count(session: Session) -> int:

@@ -135,9 +135,7 @@ async def test_a_token_is_not_sent_back_in_an_error(server: RunningServer) -> No
         assert "SECRET" not in str(answer)
 
 
-async def test_bad_messages_leave_one_line_in_the_log(
-    server: RunningServer, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_bad_messages_leave_one_line_in_the_log(server: RunningServer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "otun")
     async with raw_client(server.control) as client:
         await client.say(b"nonsense")
@@ -146,5 +144,3 @@ async def test_bad_messages_leave_one_line_in_the_log(
     assert len(lines) == 1
     assert "\n" not in lines[0].getMessage()
     assert not lines[0].exc_info
-
-

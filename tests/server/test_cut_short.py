@@ -11,7 +11,7 @@ from otun.server.registry import Registry
 from .harness import RunningServer
 from .raw_client import RawClient, registered_client, stream_count
 from .services import answering, receive_all, receive_head, response
-from .visitors import connect, fetch, receive_exactly, receive_until_reset, request
+from .visitors import connect, fetch, receive_exactly, receive_until_reset, request, reset
 
 PROMISED = response(bytes(100_000))
 PART = PROMISED[:50_000]
@@ -146,7 +146,7 @@ async def test_a_visitor_who_resets_his_connection_resets_the_stream(server: Run
         await visitor.send_all(request(method="POST", body=bytes(100_000))[:50_000])
         stream = await client.session.accept()
         await receive_head(stream)
-        await RawClient.vanish(RawClient(client.session, visitor, client.control))
+        reset(visitor)
         with pytest.raises(trio.BrokenResourceError):
             await receive_all(stream)
         await client.see_no_streams_but_control()

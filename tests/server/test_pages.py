@@ -8,7 +8,7 @@ from otun.server.registry import Registry
 from otun.server.visitor_task import serve_visitor
 
 from .harness import RunningServer
-from .raw_client import RawClient, registered_client
+from .raw_client import RawClient, registered_client, stream_count
 from .services import answering, receive_all, receive_head
 from .visitors import Answer, ask, connect, fetch, parse, receive_until_reset, request
 
@@ -131,6 +131,43 @@ async def test_the_502_page_arrives_although_a_large_body_was_on_its_way(
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("end", [send_only_fin, read_the_request_and_close], ids=lambda way: way.__name__)
+async def test_a_visitor_who_has_finished_gets_the_502_page_too(
+    server: RunningServer, nursery: trio.Nursery, end
+) -> None:
+    async with registered_client(server.control) as client, await connect(server.public) as visitor:
+        await visitor.send_all(request())
+        await visitor.send_eof()
+        nursery.start_soon(end, client)
+        check_is_page(parse(await receive_all(visitor)), 502)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_client_that_is_going_away_is_not_called_crowded(server: RunningServer) -> None:
+    async with registered_client(server.control) as client:
+        client.session.go_away()
+        await client.session.ping()
+        answer = await fetch(server.public)
+        assert answer.status in (502, 503)
+        assert "too many" not in answer.text.lower()
+
+
+async def test_a_client_that_takes_no_more_visitors_does_not_keep_them_waiting_for_ever(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("otun.server.http_port.HEAD_TIMEOUT", 0.1)
+    monkeypatch.setattr("otun.server.visitor_task.HEAD_TIMEOUT", 0.1)
+    async with registered_client(server.control) as client:
+        waiting = [await connect(server.public) for _ in range(256)]
+        for visitor in waiting:
+            await visitor.send_all(request())
+        while stream_count(client.session) < 257:
+            await client.session.ping()
+        check_is_page(await fetch(server.public), 503)
+        for visitor in waiting:
+            await trio.aclose_forcefully(visitor)
+
+
 async def test_one_byte_and_no_more_is_passed_on_as_it_is(server: RunningServer, nursery: trio.Nursery) -> None:
     async def send_one_byte(stream) -> None:
         await receive_head(stream)
@@ -168,9 +205,7 @@ async def test_a_head_that_comes_byte_by_byte_is_read(server: RunningServer, nur
             assert parse(await receive_all(visitor)).body == b"at last"
 
 
-async def test_a_head_that_does_not_come_gets_408(
-    server: RunningServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_head_that_does_not_come_gets_408(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("otun.server.http_port.HEAD_TIMEOUT", 0.1)
     monkeypatch.setattr("otun.server.visitor_task.HEAD_TIMEOUT", 0.1)
     async with await connect(server.public) as visitor:

@@ -30,9 +30,7 @@ async def test_a_registration_is_answered_with_url_and_name(server: RunningServe
     "message",
     [b'{"type":"register"}', b'{"type":"register","subdomain":""}', b'{"type":"register","subdomain":null}'],
 )
-async def test_a_random_name_has_8_letters_and_digits(
-    server: RunningServer, client: RawClient, message: bytes
-) -> None:
+async def test_a_random_name_has_8_letters_and_digits(server: RunningServer, client: RawClient, message: bytes) -> None:
     await client.say(message)
     answer = await client.hear()
     name = answer["subdomain"]

@@ -2,6 +2,7 @@
 
 import resource
 import ssl
+from contextlib import AsyncExitStack
 
 import pytest
 import trio
@@ -9,10 +10,10 @@ import trio
 from otun import StreamReset
 from otun.yamux.frames import SYN, WINDOW_UPDATE, encode_header
 
-from .harness import RunningServer
+from .harness import RunningServer, open_descriptors
 from .raw_client import raw_client, registered_client
 from .services import answering
-from .visitors import fetch
+from .visitors import fetch, reset
 
 
 def client_hello() -> bytes:
@@ -81,6 +82,40 @@ async def test_1000_silent_connections_do_not_stop_a_client_and_its_visitors(
         assert (await fetch(server.public)).body == b"served"
     for connection in silent:
         await trio.aclose_forcefully(connection)
+
+
+async def test_beyond_a_number_of_silent_connections_others_are_closed_until_there_is_room(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("otun.server.control_port.MAX_UNREGISTERED", 5)
+    async with registered_client(server.control, "registered"):
+        async with AsyncExitStack() as stack:
+            for _ in range(5):
+                silent = await stack.enter_async_context(raw_client(server.control))
+                await silent.session.ping()  # The server has it.
+            async with await trio.open_tcp_stream("127.0.0.1", server.control.port) as turned_away:
+                assert await turned_away.receive_some() == b""
+        async with registered_client(server.control, "app"):
+            pass
+
+
+@pytest.mark.parametrize("port", ["control", "public"])
+async def test_connections_that_are_reset_at_once_leave_nothing(
+    server: RunningServer, nursery: trio.Nursery, port: str
+) -> None:
+    async with registered_client(server.control) as client:
+        nursery.start_soon(client.serve, answering(b"served"))
+        before = open_descriptors()
+        for number in range(100):
+            connection = await trio.open_tcp_stream("127.0.0.1", getattr(server, port).port)
+            if number % 2:
+                await connection.send_all(b"GET / HTTP/1.1\r\n")
+            reset(connection)
+        assert (await fetch(server.public)).body == b"served"
+        await client.see_no_streams_but_control()
+        with trio.fail_after(10):
+            while len(open_descriptors()) > len(before):
+                await client.session.ping()
 
 
 async def test_1000_silent_visitors_do_not_stop_another_one(

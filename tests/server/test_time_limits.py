@@ -1,4 +1,4 @@
-"""A server's time limits, on a clock that jumps, without a socket: one suite for both engines, as neither takes part."""
+"""A server's time limits, on a clock that jumps, without a socket, so that neither engine takes part."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress

@@ -9,9 +9,7 @@ from .raw_client import raw_client
 
 
 def url(*, client: str = "203.0.113.7", reached: str = "198.51.100.1", port: int = 8080, **settings: object) -> str:
-    return public_url(
-        ServerSettings(**settings), "app", client_host=client, reached_host=reached, public_port=port
-    )
+    return public_url(ServerSettings(**settings), "app", client_host=client, reached_host=reached, public_port=port)
 
 
 @pytest.mark.parametrize("domain", [None, "tunnel.example"])
@@ -71,7 +69,9 @@ async def test_a_client_is_told_the_public_url_of_the_settings(start_server) -> 
         assert (await client.register("app"))["url"] == "https://app.example.org"
 
 
-@pytest.mark.parametrize("domain", ["", ".", "a b", "-a.example", "a..b", "http://example.org", "example.org:80", "ü.de"])
+@pytest.mark.parametrize(
+    "domain", ["", ".", "a b", "-a.example", "a..b", "http://example.org", "example.org:80", "ü.de"]
+)
 def test_what_is_no_domain_is_refused(domain: str) -> None:
     with pytest.raises(ConfigurationError):
         ServerSettings(domain=domain)

@@ -2,10 +2,11 @@
 
 import http.client
 import io
+import socket
+import struct
 from collections.abc import Mapping
 
 import attrs
-import pytest
 import trio
 
 from otun.addresses import TcpAddress
@@ -93,8 +94,16 @@ async def receive_exactly(visitor: trio.abc.ReceiveStream, size: int) -> bytes:
 async def receive_until_reset(visitor: trio.SocketStream) -> bytes:
     """Receive until the connection is reset, which it must be: an orderly end would hide that bytes are missing."""
     received = b""
-    with pytest.raises(trio.BrokenResourceError) as caught:
-        while piece := await visitor.receive_some():
+    try:
+        async for piece in visitor:
             received += piece
-    assert isinstance(caught.value.__cause__, ConnectionResetError)
-    return received
+    except trio.BrokenResourceError as error:
+        assert isinstance(error.__cause__, ConnectionResetError)
+        return received
+    raise AssertionError(f"the connection ended in an orderly way, after {len(received)} bytes")
+
+
+def reset(visitor: trio.SocketStream) -> None:
+    """Close the connection by an RST."""
+    visitor.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    visitor.socket.close()

@@ -64,7 +64,7 @@ def test_close_finishes_once_and_never_resets_by_itself() -> None:
 
 
 @pytest.mark.conformance(56)
-@pytest.mark.parametrize("last", [data(1, b"body", FIN), data(1, b"", FIN), fin(1), update(1, 0, FIN | ACK)])
+@pytest.mark.parametrize("last", [data(1, b"body", FIN), data(1, b"", FIN), fin(1), update(1, 9, FIN | ACK)])
 def test_fin_ends_the_stream_whatever_carries_it(last: Frame) -> None:
     dialogue = Dialogue()
     stream = dialogue.accepted(1)

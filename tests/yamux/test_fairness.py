@@ -27,6 +27,7 @@ class Writers:
         self.frames: list[Frame] = []
         self.most_queued = 0
         self.left: dict[YamuxStream, int] = {}
+        self._untaken = 0
         self._is_later = is_later
         self._woken: deque[YamuxStream] = deque()
         self.dialogue.reactions["window_opened"] = self.wake
@@ -51,6 +52,8 @@ class Writers:
             size = min(allowance, self.left[stream])
             self.left[stream] -= size
             stream.send_data(memoryview(BLOCK)[:size])
+            self._untaken += size
+            assert self._untaken < 4 * MIB, "the queue has no end"
             self.most_queued = max(self.most_queued, connection.queued_bytes)
 
     def start(self) -> None:
@@ -59,6 +62,7 @@ class Writers:
 
     def take(self) -> list[Frame]:
         """Let the transport take what is queued, and the writers go on."""
+        self._untaken = 0
         frames = [frame._replace(body=b"") for frame in self.dialogue.say()]
         self.frames += frames
         self.dialogue.connection.refill()
@@ -183,3 +187,55 @@ def test_an_end_waits_behind_its_own_data_in_the_round() -> None:
     for stream in writers.left:
         own = [frame for frame in writers.frames if frame.id == stream.id]
         assert [frame.flags for frame in own] == [0] * (len(own) - 1) + [FIN]
+
+
+def test_invitations_that_find_no_credit_keep_no_room() -> None:
+    """A writer that is cancelled while it waits, and writes again, asks out of turn, and may use up its window."""
+    writers = Writers(0, 0, is_later=True)
+    bulk = writers.add(1001, MIB)
+    thin = [writers.dialogue.accepted(2 * number + 1) for number in range(16)]
+    for stream in thin:
+        stream.send_data(bytes(WINDOW - SHARED))
+        writers.dialogue.wire()
+        writers.left[stream] = SHARED + 1
+    writers.write(bulk)
+    for stream in thin:
+        assert stream.send_allowance() == 0
+    writers.dialogue.wire()
+    writers.dialogue.connection.refill()
+    for stream in reversed(thin):  # Those that were not invited yet ask first.
+        writers.write(stream)
+    for _ in range(50):
+        writers.take()
+    assert writers.left[bulk] == 0
+    assert [writers.left[stream] for stream in thin] == [1] * 16
+
+
+@pytest.mark.parametrize("leave", ["decline", "send_eof", "reset", "close", "peer resets"])
+def test_a_stream_that_does_not_want_its_turn_leaves_it_to_the_next(leave: str) -> None:
+    writers = Writers(0, 0)
+    dialogue = writers.dialogue
+    bulk = writers.add(1001, MIB)
+    idle = [dialogue.accepted(2 * number + 1) for number in range(20)]
+    last = writers.add(1003, 5)
+    writers.write(bulk)
+    for stream in (*idle, last):
+        assert stream.send_allowance() == 0
+
+    def go(stream: YamuxStream) -> None:
+        if stream in writers.left:
+            writers.write(stream)
+        elif leave == "peer resets":
+            dialogue.hear(Frame(1, 8, stream.id, 0))
+        elif leave == "close":
+            stream.close(0.0)
+        else:
+            getattr(stream, leave)()
+
+    invited: list[YamuxStream] = []
+    dialogue.reactions["window_opened"] = invited.append
+    while dialogue.wire():
+        dialogue.connection.refill()
+        while invited:
+            go(invited.pop(0))
+    assert writers.left == {bulk: 0, last: 0}

@@ -129,12 +129,12 @@ class Consumer:
     def window_opened(self) -> None: ...
 
 
-@pytest.mark.conformance(87)
-def test_updates_and_finished_streams_are_bounded_by_the_number_of_streams() -> None:
+@pytest.mark.conformance(41)
+def test_credit_that_has_not_left_yet_is_not_the_peers_to_use() -> None:
     dialogue = Dialogue()
-    for stream_id in (1, 3):
-        stream = dialogue.accepted(stream_id)
-        stream.handler = Consumer(stream)
-    for _ in range(1000):
-        dialogue.hear(data(1, bytes(WINDOW // 2)), data(3, bytes(WINDOW // 2)))
-    assert len(dialogue.wire()) == 24
+    stream = dialogue.accepted(1)
+    stream.handler = Consumer(stream)
+    dialogue.hear(data(1, bytes(WINDOW)))
+    with pytest.raises(RemoteProtocolError):
+        dialogue.hear(data_header(1, 1))
+    assert dialogue.say() == [go_away(1), update(1, WINDOW)]

@@ -64,6 +64,16 @@ def test_a_late_check_gives_the_answer_its_whole_time() -> None:
     assert keepalive.check(2009.0) is NOTHING
 
 
+@pytest.mark.conformance(72)
+def test_an_answer_may_take_longer_while_the_ping_cannot_leave() -> None:
+    keepalive = KeepAlive(1000.0)
+    assert keepalive.check(1030.0) is SEND_PING
+    keepalive.postpone(1039.0)
+    assert keepalive.deadline == 1049.0
+    assert keepalive.check(1048.999) is NOTHING
+    assert keepalive.check(1049.0) is GIVE_UP
+
+
 @pytest.mark.conformance(71)
 @given(
     silences=st.lists(st.floats(0, 39), max_size=20),

@@ -1,0 +1,100 @@
+"""What is cut short on one side looks cut short on the other; what ends in an orderly way ends so."""
+
+import pytest
+import trio
+
+from ..server.services import answering, receive_all, receive_head, response
+from ..server.visitors import connect, fetch, parse, receive_exactly, receive_until_reset, request, reset
+
+
+async def test_a_service_that_resets_in_mid_answer_resets_the_visitor(tunnel_to) -> None:
+    async def answer_half(connection: trio.SocketStream) -> None:
+        await receive_head(connection)
+        await connection.send_all(response(bytes(1000))[:500])
+        await visitor_has_it.wait()
+        reset(connection)
+
+    visitor_has_it = trio.Event()
+    place = await tunnel_to(answer_half)
+    async with await connect(place.public) as visitor:
+        await visitor.send_all(request())
+        await receive_exactly(visitor, 500)
+        visitor_has_it.set()
+        with trio.fail_after(10):
+            await receive_until_reset(visitor)
+
+
+async def test_a_service_that_finishes_in_mid_answer_finishes_the_visitors_connection(tunnel_to) -> None:
+    async def answer_half(connection: trio.SocketStream) -> None:
+        await receive_head(connection)
+        await connection.send_all(response(bytes(1000))[:500])
+
+    place = await tunnel_to(answer_half)
+    async with await connect(place.public) as visitor:
+        await visitor.send_all(request())
+        assert len(await receive_all(visitor)) == 500
+
+
+async def see_how_the_service_ends(tunnel_to, *, is_reset: bool) -> bool:
+    """Have a visitor leave in mid-upload; return whether the service saw an orderly end."""
+
+    async def receive(connection: trio.SocketStream) -> None:
+        nonlocal is_orderly
+        await receive_head(connection)
+        has_begun.set()
+        try:
+            await receive_all(connection)
+            is_orderly = True
+        except trio.BrokenResourceError:
+            is_orderly = False
+        has_ended.set()
+
+    is_orderly: bool | None = None
+    has_begun, has_ended = trio.Event(), trio.Event()
+    place = await tunnel_to(receive)
+    visitor = await connect(place.public)
+    await visitor.send_all(request(method="POST", body=bytes(100_000))[:50_000])
+    await has_begun.wait()
+    if is_reset:
+        reset(visitor)
+    else:
+        await visitor.aclose()
+    with trio.fail_after(10):
+        await has_ended.wait()
+    assert is_orderly is not None
+    return is_orderly
+
+
+async def test_a_visitor_who_resets_in_mid_upload_resets_the_services_connection(tunnel_to) -> None:
+    assert not await see_how_the_service_ends(tunnel_to, is_reset=True)
+
+
+async def test_a_visitor_who_closes_in_mid_upload_finishes_the_services_connection(tunnel_to) -> None:
+    assert await see_how_the_service_ends(tunnel_to, is_reset=False)
+
+
+async def test_one_visitors_reset_does_not_disturb_the_next_one(tunnel_to) -> None:
+    place = await tunnel_to(answering(b"served"))
+    for _ in range(10):
+        visitor = await connect(place.public)
+        await visitor.send_all(request())
+        reset(visitor)
+        assert (await fetch(place.public)).body == b"served"
+
+
+@pytest.mark.parametrize("size", [0, 1, 1_000_000])
+async def test_an_answer_that_comes_before_the_request_is_whole_arrives(tunnel_to, size: int) -> None:
+    async def refuse(connection: trio.SocketStream) -> None:
+        await receive_head(connection)
+        await connection.send_all(response(bytes(size), status="413 Content Too Large"))
+        await connection.send_eof()
+        async for _ in connection:  # As a polite server does, so that its system sends no RST.
+            pass
+
+    place = await tunnel_to(refuse)
+    async with await connect(place.public) as visitor:
+        await visitor.send_all(b"POST / HTTP/1.1\r\nHost: app\r\nContent-Length: 3000000\r\n\r\n")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(visitor.send_all, bytes(3_000_000))
+            answer = parse(await receive_all(visitor))
+        assert (answer.status, len(answer.body)) == (413, size)

@@ -1,0 +1,111 @@
+"""Visitors who come before anybody cares are not lost."""
+
+import pytest
+import trio
+
+from otun import TcpAddress, Tunnel, open_tunnel
+
+from ..server.harness import RunningServer
+from ..server.raw_client import stream_count
+from ..server.services import answering, receive_all, response
+from ..server.visitors import connect, parse, request, reset
+
+
+async def wait_for_visitors(tunnel: Tunnel, count: int) -> None:
+    """Wait until the client knows of so many visitors."""
+    with trio.fail_after(10):
+        while stream_count(tunnel._session) < 1 + count:
+            await tunnel._session.ping()
+    await tunnel._session.ping()
+
+
+@pytest.mark.parametrize("has_finished", [True, False], ids=["finished", "waiting"])
+@pytest.mark.parametrize("size", [0, 1000, 200_000])
+async def test_who_came_before_forward_was_called_is_served(
+    server: RunningServer, start_service, size: int, has_finished: bool
+) -> None:
+    async def count(connection: trio.SocketStream) -> None:
+        received = b""
+        while len(received) < len(sent):
+            received += await connection.receive_some()
+        if has_finished:
+            assert await connection.receive_some() == b""
+        await connection.send_all(response(str(len(received)).encode()))
+
+    sent = request(method="POST", body=bytes(size))
+    service = await start_service(count)
+    visitors = []
+    async with open_tunnel(server.control, name="app") as tunnel, trio.open_nursery() as nursery:
+        for _ in range(5):
+            visitors.append(await connect(server.public))
+            await visitors[-1].send_all(sent)
+            if has_finished:
+                await visitors[-1].send_eof()
+        await wait_for_visitors(tunnel, 5)
+        nursery.start_soon(tunnel.forward_to, service.address)
+        for visitor in visitors:
+            async with visitor:
+                with trio.fail_after(10):
+                    assert parse(await receive_all(visitor)).text == str(len(sent))
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_came_before_a_forward_in_vain_gets_a_502_page(
+    server: RunningServer, nobody_listens: TcpAddress
+) -> None:
+    async with open_tunnel(server.control, name="app") as tunnel, trio.open_nursery() as nursery:
+        async with await connect(server.public) as visitor:
+            await visitor.send_all(request(method="POST", body=bytes(100_000)))
+            await wait_for_visitors(tunnel, 1)
+            nursery.start_soon(tunnel.forward_to, nobody_listens)
+            with trio.fail_after(10):
+                assert parse(await receive_all(visitor)).status == 502
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_left_before_forward_was_called_does_no_harm(server: RunningServer, start_service) -> None:
+    service = await start_service(answering(b"served"))
+    async with open_tunnel(server.control, name="app") as tunnel, trio.open_nursery() as nursery:
+        for is_polite in (True, False):
+            visitor = await connect(server.public)
+            await visitor.send_all(request(method="POST", body=bytes(1000)))
+            await wait_for_visitors(tunnel, 1)
+            if not is_polite:
+                reset(visitor)
+        nursery.start_soon(tunnel.forward_to, service.address)
+        async with await connect(server.public) as visitor:
+            await visitor.send_all(request())
+            assert parse(await receive_all(visitor)).body == b"served"
+        nursery.cancel_scope.cancel()
+
+
+async def test_300_early_visitors_are_all_served(server: RunningServer, start_service) -> None:
+    service = await start_service(answering(b"served"))
+    async with open_tunnel(server.control, name="app") as tunnel, trio.open_nursery() as nursery:
+        visitors = []
+        for _ in range(300):
+            visitors.append(await connect(server.public))
+            await visitors[-1].send_all(request())
+        await wait_for_visitors(tunnel, 256)  # More than that may not wait to be accepted.
+        nursery.start_soon(tunnel.forward_to, service.address)
+        for visitor in visitors:
+            async with visitor:
+                assert parse(await receive_all(visitor)).body == b"served"
+        nursery.cancel_scope.cancel()
+
+
+async def test_some_may_be_answered_here_and_the_others_forwarded(server: RunningServer, start_service) -> None:
+    service = await start_service(answering(b"forwarded"))
+    async with open_tunnel(server.control, name="app") as tunnel, trio.open_nursery() as nursery:
+        async with await connect(server.public) as first, await connect(server.public) as second:
+            await first.send_all(request())
+            await wait_for_visitors(tunnel, 1)
+            await second.send_all(request())
+            await wait_for_visitors(tunnel, 2)
+            mine = await tunnel.accept()
+            nursery.start_soon(tunnel.forward_to, service.address)
+            assert parse(await receive_all(second)).body == b"forwarded"
+            async with mine:
+                await mine.send_all(response(b"accepted"))
+            assert parse(await receive_all(first)).body == b"accepted"
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,77 @@
+"""A local service that takes its time, or whose system has no room for another connection."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from otun import TcpAddress
+
+from ..server.harness import RunningServer
+from ..server.services import address_of, receive_all, receive_head, response
+from ..server.visitors import connect, fetch, parse, request
+from .support import ForwardTo
+
+
+@pytest.fixture
+def full_port() -> Iterator[TcpAddress]:
+    """A port whose queue is full: connecting to it is neither refused nor accepted."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen(0)
+        fillers = []
+        for _ in range(8):
+            filler = socket.socket()
+            fillers.append(filler)
+            filler.settimeout(0.2)
+            try:
+                filler.connect(sock.getsockname())
+            except TimeoutError:
+                break
+        else:
+            pytest.skip("this system queues connections without end")
+        yield address_of(sock)
+        for filler in fillers:
+            filler.close()
+
+
+async def test_a_service_that_does_not_accept_gives_a_502_page_in_the_end(
+    server: RunningServer, forward_to: ForwardTo, full_port: TcpAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("otun.client.forwarder.LOCAL_CONNECT_TIMEOUT", 0.2)
+    monkeypatch.setattr("otun.client.task_forwarder.LOCAL_CONNECT_TIMEOUT", 0.2)
+    await forward_to(full_port)
+    with trio.fail_after(10):
+        answer = await fetch(server.public)
+    assert answer.status == 502
+    assert str(full_port) in answer.text
+
+
+async def test_a_visitor_who_leaves_while_the_service_does_not_accept_leaves_nothing(
+    server: RunningServer, forward_to: ForwardTo, full_port: TcpAddress
+) -> None:
+    tunnel = await forward_to(full_port)
+    async with await connect(server.public) as visitor:
+        await visitor.send_all(request())
+        await tunnel._session.ping()
+    assert "open" in repr(tunnel)
+
+
+async def test_a_slow_answer_is_waited_for(tunnel_to) -> None:
+    async def answer(connection: trio.SocketStream) -> None:
+        head, _ = await receive_head(connection)
+        if b"/slow" in head:
+            asked.set()
+            await may_answer.wait()
+        await connection.send_all(response(head.split(b" ")[1]))
+
+    asked, may_answer = trio.Event(), trio.Event()
+    place = await tunnel_to(answer)
+    async with await connect(place.public) as slow:
+        await slow.send_all(request("/slow"))
+        await asked.wait()
+        for _ in range(20):
+            assert (await fetch(place.public, "/quick")).text == "/quick"
+        may_answer.set()
+        assert parse(await receive_all(slow)).text == "/slow"
