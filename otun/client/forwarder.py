@@ -1,18 +1,20 @@
 """Visitors to the local service, on the switchboard: each stream is patched to a connection of its own."""
 
 import errno
-import os
 import socket
 from typing import Final
+
+import attrs
 
 from ..addresses import LocalAddress
 from ..background import open_background
 from ..http import pages
 from ..mux import Answer, Patch, Session, Tap
 from ..switchboard import Switchboard
+from ..switchboard.endpoint import os_error
 from ..yamux import YamuxStream
 from .connecting import explain_connect_error
-from .local_service import LocalService
+from .local_service import LocalService, Place
 from .request_tap import OnExchange, RequestTap
 
 LOCAL_CONNECT_TIMEOUT: Final = 10.0
@@ -32,6 +34,7 @@ async def forward_on_board(
             session.deliver_to(forwarder.stream_opened)
             await session.wait_closed()
         finally:
+            session.stop_delivery()
             forwarder.end()
 
 
@@ -66,37 +69,49 @@ class Forwarder:
 
 def connect_to_service(forwarder: Forwarder, stream: YamuxStream, tap: Tap | None) -> None:
     """Join *stream* with a new connection; if there can be none, answer it."""
-    sock, place, reason = _begin_connecting(forwarder.service, 0)
-    if sock is None:
-        _answer_unreachable(forwarder, stream, reason, tap, request=b"")
+    attempt = _begin_connecting(forwarder.service.places, forwarder.service.problem)
+    if isinstance(attempt, str):
+        _answer_unreachable(forwarder, stream, attempt, tap, request=b"")
         return
-    patch = ServicePatch(forwarder, sock, place, tap)
+    patch = ServicePatch(forwarder, attempt, tap)
     patch.attach(stream)
     stream.handler = patch
     forwarder.patch_made(patch)
 
 
-def _begin_connecting(service: LocalService, start: int) -> tuple[socket.socket | None, int, str]:
-    """Try the service's addresses from number *start* on.
+@attrs.frozen
+class _Attempt:
+    """A socket that is being connected, where to, and what can be tried after that."""
 
-    Returns a socket that is connecting and its address's number, or no socket and the reason.
-    """
-    reason = service.problem
-    for number in range(start, len(service.places)):
-        family, place = service.places[number]
+    sock: socket.socket
+    place: Place
+    untried: tuple[Place, ...]
+
+
+def _begin_connecting(places: tuple[Place, ...], reason: str) -> _Attempt | str:
+    """Try *places* in their order; return why there is none left, if so: *reason*, or what came up last."""
+    for number, place in enumerate(places):
         try:
-            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            sock = _connect(*place)
         except OSError as error:
             reason = explain_connect_error(error)
-            continue
+        else:
+            return _Attempt(sock, place, places[number + 1 :])
+    return reason
+
+
+def _connect(family: socket.AddressFamily, address: str | tuple[str, int]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
         if family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        code = sock.connect_ex(place)
-        if code in (0, errno.EINPROGRESS):
-            return sock, number, ""
+        code = sock.connect_ex(address)
+        if code not in (0, errno.EINPROGRESS):
+            raise os_error(code)
+    except OSError:
         sock.close()
-        reason = os.strerror(code).lower()
-    return None, len(service.places), reason
+        raise
+    return sock
 
 
 def _answer_unreachable(
@@ -117,21 +132,22 @@ def _answer_unreachable(
 class ServicePatch(Patch):
     """A stream's connection to the local service, from the attempt to make it on."""
 
-    __slots__ = ("_forwarder", "_place")
+    __slots__ = ("_forwarder", "_place", "_untried")
 
-    def __init__(self, forwarder: Forwarder, sock: socket.socket, place: int, tap: Tap | None) -> None:
-        super().__init__(forwarder.board, sock, forwarder, tap=tap, is_connecting=True)
+    def __init__(self, forwarder: Forwarder, attempt: _Attempt, tap: Tap | None) -> None:
+        super().__init__(forwarder.board, attempt.sock, forwarder, tap=tap, is_connecting=True)
         self._forwarder = forwarder
-        self._place = place
-        self._wait_for_connection()
+        self._wait_for(attempt)
 
-    def _wait_for_connection(self) -> None:
+    def _wait_for(self, attempt: _Attempt) -> None:
+        self.sock, self._place, self._untried = attempt.sock, attempt.place, attempt.untried
         self.board.add(self.sock, self)
-        self.board.set_deadline(self, self.board.now + LOCAL_CONNECT_TIMEOUT)
+        self.board.set_deadline(self, LOCAL_CONNECT_TIMEOUT)
 
     def connected(self) -> None:
         """The local service has taken the connection."""
         self._forwarder.service.worked(self._place)
+        self._untried = ()
         self.board.clear_deadline(self)
         if self.is_ending:
             self.send_eof()
@@ -151,14 +167,12 @@ class ServicePatch(Patch):
             super().deadline_passed()
 
     def _attempt_failed(self, reason: str) -> None:
-        sock, place, next_reason = _begin_connecting(self._forwarder.service, self._place + 1)
-        if sock is not None:
+        attempt = _begin_connecting(self._untried, reason)
+        if isinstance(attempt, _Attempt):
             self.board.close(self.sock)
-            self.sock, self._place = sock, place
-            self._wait_for_connection()
+            self._wait_for(attempt)
             return
         tap, request = self._tap, self.unsent or b""
         self._tap = None
         self.close()
-        is_untried = place > self._place + 1
-        _answer_unreachable(self._forwarder, self._stream, next_reason if is_untried else reason, tap, request=request)
+        _answer_unreachable(self._forwarder, self._stream, attempt, tap, request=request)

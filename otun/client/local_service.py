@@ -13,15 +13,16 @@ logger = logging.getLogger(__name__)
 RESOLVE_INTERVAL: Final = 1.0
 """Seconds between two attempts to resolve the name anew after connections have failed."""
 
-SocketAddress: TypeAlias = str | tuple[str, int]
+Place: TypeAlias = tuple[socket.AddressFamily, str | tuple[str, int]]
+"""A socket's family and address."""
 
 
 class LocalService:
-    """The socket addresses of the local service.  Those that have worked last come first."""
+    """The socket addresses of the local service.  The one that has worked last comes first."""
 
     def __init__(self, address: LocalAddress) -> None:
         self.address = address
-        self.places: list[tuple[socket.AddressFamily, SocketAddress]] = []
+        self.places: tuple[Place, ...] = ()
         self.problem = "its name has not been resolved yet"
         self._is_in_doubt = trio.Event()
 
@@ -31,7 +32,7 @@ class LocalService:
     async def resolve(self) -> None:
         """Look the address up.  If that fails, `problem` says why, and what was known before stays."""
         if isinstance(self.address, UnixAddress):
-            self.places = [(socket.AF_UNIX, self.address.path)]
+            self.places = ((socket.AF_UNIX, self.address.path),)
             return
         try:
             found = await trio.socket.getaddrinfo(self.address.host, self.address.port, type=socket.SOCK_STREAM)
@@ -39,7 +40,7 @@ class LocalService:
             self.problem = "its host name cannot be resolved"
             logger.warning("the local service %s: %s", self, self.problem)
         else:
-            self.places = list(
+            self.places = tuple(
                 dict.fromkeys((family, (str(place[0]), int(place[1]))) for family, _, _, _, place in found)
             )
 
@@ -55,7 +56,7 @@ class LocalService:
         """None of the addresses could be reached."""
         self._is_in_doubt.set()
 
-    def worked(self, index: int) -> None:
-        """The address at *index* was reached: try it first from now on."""
-        if index and index < len(self.places):
-            self.places.insert(0, self.places.pop(index))
+    def worked(self, place: Place) -> None:
+        """*place* was reached: try it first from now on."""
+        if self.places and self.places[0] != place:
+            self.places = (place, *(other for other in self.places if other != place))

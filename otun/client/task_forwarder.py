@@ -30,7 +30,7 @@ async def _forward_stream(local: LocalAddress, on_exchange: OnExchange | None, s
     try:
         connection = await _connect(local)
     except LocalServiceUnreachable as error:
-        await _answer(stream, pages.local_service_unreachable(str(local), str(error)), tap)
+        await _answer_unreachable(stream, local, str(error), tap)
     else:
         await splice(stream, connection, tap=tap)
 
@@ -49,23 +49,17 @@ async def _connect(local: LocalAddress) -> trio.SocketStream:
         raise LocalServiceUnreachable("the host name cannot be resolved") from error
 
 
-async def _answer(stream: Stream, page: bytes, tap: RequestTap | None) -> None:
-    """Send *page* instead of the local service's answer, and read the request to its end."""
-    is_first = True
+async def _answer_unreachable(stream: Stream, local: LocalAddress, reason: str, tap: RequestTap | None) -> None:
+    """Answer the visitor that the local service cannot be reached, and read the request to its end."""
     with trio.move_on_after(DISCARD_TIMEOUT):
-        async for data in stream:
-            if tap is not None:
-                tap.to_socket(memoryview(data), trio.current_time())
-            if is_first:
-                is_first = False
-                await _send_page(stream, page, tap)
-    if is_first:
-        await _send_page(stream, page, tap)
-
-
-async def _send_page(stream: Stream, page: bytes, tap: RequestTap | None) -> None:
-    if tap is not None:
-        tap.from_socket(page, trio.current_time())
-        tap.ended(trio.current_time())
-    await stream.send_all(page)
-    await stream.send_eof()
+        request = await stream.receive_some()
+        page = pages.local_service_unreachable(str(local), reason, is_head=request.startswith(b"HEAD "))
+        if tap is not None:
+            now = trio.current_time()
+            tap.to_socket(memoryview(request), now)
+            tap.from_socket(page, now)
+            tap.ended(now)
+        await stream.send_all(page)
+        await stream.send_eof()
+        while await stream.receive_some():
+            pass

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from ..switchboard import Endpoint, Switchboard
-from ..switchboard.board import BYTES_PER_CALL
+from ..switchboard.board import BYTES_PER_CALL, SECONDS_PER_CALL
 from ..switchboard.endpoint import READ_SIZE
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ TASK_WRITE_SIZE: Final = 64 * 1024
 
 JOIN_LIMIT: Final = 64 * 1024
 """Output below this size is joined into one buffer; above it, gathering is cheaper than copying."""
+
+GATHER_SIZE: Final = 4 * 1024
+"""Average size of the buffers from which on gathering is cheaper, however many they are."""
 
 GATHER_COUNT: Final = 64
 """Buffers in one gathering write."""
@@ -171,7 +174,7 @@ def _lost(error: Exception) -> str:
 class BoardDriver(Endpoint):
     """A session's own socket on the switchboard: all frames of a batch leave in one write."""
 
-    __slots__ = ("_closed", "_has_read_all", "_is_broken", "_is_draining", "_output", "_session")
+    __slots__ = ("_closed", "_has_read_all", "_is_broken", "_is_draining", "_is_flushing", "_output", "_session")
 
     def __init__(self, board: Switchboard, sock: socket.socket, session: "Session") -> None:
         super().__init__(board, sock)
@@ -181,6 +184,7 @@ class BoardDriver(Endpoint):
         self._is_draining = False
         self._has_read_all = False
         self._is_broken = False
+        self._is_flushing = False
         _tune(sock)
         session.attach(self)
         board.add(sock, self)
@@ -194,6 +198,7 @@ class BoardDriver(Endpoint):
 
     def pull(self) -> None:
         """Feed the session what has arrived."""
+        turn_ends = self.board.now + SECONDS_PER_CALL
         for _ in range(BYTES_PER_CALL // READ_SIZE):
             data = self.receive(READ_SIZE)
             if data is None:
@@ -207,6 +212,8 @@ class BoardDriver(Endpoint):
             self._session.feed(data)
             if self.is_closed or not self.has_more:
                 return
+            if trio.current_time() > turn_ends:
+                break
         self.board.call_again(self)
 
     def broken(self, error: OSError) -> None:
@@ -214,7 +221,8 @@ class BoardDriver(Endpoint):
         if self._is_broken:
             return
         self._is_broken = True
-        self.pull()
+        while not self._session.is_closed and (data := self.receive(READ_SIZE)):
+            self._session.feed(data)
         self._session.fail(f"the connection to the peer was lost: {error.strerror}")
         self.abort()
 
@@ -228,33 +236,43 @@ class BoardDriver(Endpoint):
 
     def output_ready(self) -> None:
         """Send at the end of the batch, with everything else that it brings."""
-        if not self.is_closed:
+        if not self.is_closed and not self._is_flushing:
             self.board.flush_later(self)
 
     def flush(self) -> None:
         """Send until the socket is full, nothing is left, or others must have their turn."""
-        budget = BYTES_PER_CALL
+        if self._is_flushing:
+            return
+        self._is_flushing = True  # What comes up meanwhile is sent in this call, or in the next batch.
+        try:
+            sent = self._send_for_a_turn()
+        finally:
+            self._is_flushing = False
+        if self._output and not self._session.is_closed and (sent or not self.deadline_slot):
+            self.board.set_deadline(self, STALL_TIMEOUT)
+
+    def _send_for_a_turn(self) -> int:
+        """Return how many bytes have left."""
+        total = 0
         while not self.is_closed:
             if not self._output:
+                if total >= BYTES_PER_CALL:
+                    self.board.call_again(self)
+                    break
                 self._output = self._session.take_output()
                 if not self._output:
                     self._all_sent()
-                    return
-            sent = self._send_output()
+                    break
+            total += self._send_output()
             if self._output:
-                if (sent or not self.deadline_slot) and not self._session.is_closed:
-                    self.board.set_deadline(self, self.board.now + STALL_TIMEOUT)
-                return
-            budget -= sent
-            if budget <= 0:
-                self.board.call_again(self)
-                return
+                break
+        return total
 
     def _send_output(self) -> int:
         """Hand the kernel what it takes, keep the rest in `_output`, and return the number of bytes taken."""
         output = self._output
         size = sum(map(len, output))
-        if size < JOIN_LIMIT and len(output) > 1:
+        if len(output) > 1 and (size < JOIN_LIMIT or size < len(output) * GATHER_SIZE):
             output = [b"".join(output)]
         position, count, total = 0, len(output), 0
         try:
@@ -288,11 +306,16 @@ class BoardDriver(Endpoint):
     def session_ended(self) -> None:
         """Send what is left, shut down writing, and read on until the peer closes."""
         if not self.is_closed:
-            self.board.set_deadline(self, self.board.now + CLOSE_TIMEOUT)
+            self.board.set_deadline(self, CLOSE_TIMEOUT)
             self.board.flush_later(self)
 
     def deadline_passed(self) -> None:
         """The peer does not take what we send, or does not close."""
+        if self._output and not self._session.is_closed and self._send_output():
+            # A slow peer may take bytes for long before the kernel says that there is room.
+            self.board.set_deadline(self, STALL_TIMEOUT)
+            self.output_ready()
+            return
         self._session.fail(f"the peer took no bytes for {STALL_TIMEOUT:.0f} seconds")
         self.abort()
 

@@ -4,12 +4,17 @@ What the socket does not take counts as unread, so that the stream's window boun
 not take is left in the socket.
 """
 
+import logging
 import socket
-from typing import Final, Protocol
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from ..switchboard import Endpoint, LingeringClose, Switchboard
 from ..switchboard.board import BYTES_PER_CALL
 from ..yamux import YamuxStream
+
+logger = logging.getLogger(__name__)
 
 HALF_CLOSED_TIMEOUT: Final = 300.0
 """Seconds that a patch may stay without any byte once one direction has ended: as long as a closed stream may."""
@@ -33,6 +38,25 @@ class PatchOwner(Protocol):
 
     def patch_ended(self, patch: "Patch") -> None:
         """The socket is closed, and the stream over or on its way there."""
+
+
+PatchT = TypeVar("PatchT", bound="Patch")
+Arguments = ParamSpec("Arguments")
+
+
+def contained(
+    method: Callable[Concatenate[PatchT, Arguments], None],
+) -> Callable[Concatenate[PatchT, Arguments], None]:
+    """Let a bug in a patch's handling of its stream end that patch, and not the session that calls it."""
+
+    @wraps(method)
+    def call(patch: PatchT, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        try:
+            method(patch, *args, **kwargs)
+        except Exception:
+            patch._failed()
+
+    return call
 
 
 class Patch(Endpoint):
@@ -97,6 +121,7 @@ class Patch(Endpoint):
                 self.board.call_again(self)
                 return
 
+    @contained
     def window_opened(self) -> None:
         """The stream takes bytes again."""
         if (self.has_more or self._unread) and not self.is_closed and not self.is_connecting:
@@ -115,16 +140,22 @@ class Patch(Endpoint):
         """Hand *data* to the socket; what it does not take stays unread as far as the peer's window is concerned."""
         self.has_received = True
         self._moved += len(data)
-        if self._tap is not None:
-            self._tap.to_socket(data, self.board.now)
-        sent = self.send(data)
+        try:  # What `contained` does, without the cost of another call.
+            if self._tap is not None:
+                self._tap.to_socket(data, self.board.now)
+            sent = self.send(data)
+        except Exception:
+            self._failed()
+            return
         if sent:
             self._stream.consume(sent)
 
     def drained(self, size: int) -> None:
         """What was kept has left."""
+        self._moved += size
         self._stream.consume(size)
 
+    @contained
     def stream_ended(self) -> None:
         """Shut the socket down for writing, after everything."""
         self.send_eof()
@@ -139,20 +170,22 @@ class Patch(Endpoint):
         if self._has_read_all and self.is_finished:
             self.close()
         else:
-            self.board.set_deadline(self, self.board.now + HALF_CLOSED_TIMEOUT)
+            self.board.set_deadline(self, HALF_CLOSED_TIMEOUT)
 
     def deadline_passed(self) -> None:
         """One direction has ended, and the other one is silent: give up, unless bytes have moved in the meantime."""
         if self._moved:
             self._moved = 0
-            self.board.set_deadline(self, self.board.now + HALF_CLOSED_TIMEOUT)
+            self.board.set_deadline(self, HALF_CLOSED_TIMEOUT)
         else:
             self.abort()
 
+    @contained
     def stream_reset(self, code: int) -> None:
         """The peer gave up on the stream."""
         self._stream_lost()
 
+    @contained
     def connection_lost(self) -> None:
         """The session is gone."""
         self._stream_lost()
@@ -191,6 +224,10 @@ class Patch(Endpoint):
             if self._tap is not None:
                 self._tap.from_socket(data, self.board.now)
             self._stream.send_data(data)
+
+    def _failed(self) -> None:
+        logger.exception("%r failed and is closed", self)
+        self.abort()
 
     def abort(self) -> None:
         """Cut both sides short."""

@@ -3,6 +3,7 @@
 A `Session` is passive towards bytes: a driver feeds it what arrived and takes what must leave.
 """
 
+import logging
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,6 +21,8 @@ from ..yamux.keepalive import KeepAliveAction
 from .drivers import BoardDriver, Driver, TaskDriver
 from .errors import SessionClosed, StreamReset
 from .stream import Stream
+
+logger = logging.getLogger(__name__)
 
 MAX_WAITING_OPENERS: Final = 4096
 """Visitors that may wait for the peer to answer earlier opens.  Beyond that it is better to tell them to come back."""
@@ -54,6 +57,7 @@ class Session(trio.abc.Listener[Stream]):
         self._acceptors = trio.lowlevel.ParkingLot()
         self._openers = trio.lowlevel.ParkingLot()
         self._waiting_openers: dict[Opener, None] = {}
+        self._is_granting = False
         self._pings: dict[int, trio.Event] = {}
 
     def __repr__(self) -> str:
@@ -83,7 +87,7 @@ class Session(trio.abc.Listener[Stream]):
 
         False when it cannot be: the session has ended or goes away, or too many wait already.
         """
-        if self._error is not None or self._connection.has_peer_gone_away or self._connection.has_gone_away:
+        if self.is_going_away:
             return False
         if self._connection.can_open:
             opener.slot_granted(self)
@@ -93,6 +97,11 @@ class Session(trio.abc.Listener[Stream]):
         self._waiting_openers[opener] = None
         return True
 
+    @property
+    def is_going_away(self) -> bool:
+        """Whether the session takes no new streams any more, or has ended."""
+        return self._error is not None or not self._connection.may_ever_open
+
     def forget_opener(self, opener: Opener) -> None:
         """*opener* does not want its stream any longer."""
         self._waiting_openers.pop(opener, None)
@@ -100,11 +109,18 @@ class Session(trio.abc.Listener[Stream]):
     def deliver_to(self, on_stream: Callable[[YamuxStream], None]) -> None:
         """Call *on_stream* for each stream that the peer opens, instead of keeping it for `accept`.
 
-        It is called at once for those that nobody has accepted yet, and must set the stream's handler.
+        It is called at once for those that nobody has accepted yet, and must set the stream's handler.  Raises
+        `trio.BusyResourceError` when somebody else gets the streams already.
         """
+        if self.on_stream is not None:
+            raise trio.BusyResourceError("the peer's streams are being delivered to somebody else")
         self.on_stream = on_stream
         while self._unaccepted:
             self._unaccepted.popleft().hand_over(on_stream)
+
+    def stop_delivery(self) -> None:
+        """Keep the streams that the peer opens for `accept` again."""
+        self.on_stream = None
 
     async def accept(self) -> Stream:
         """Wait for the next stream that the peer opens, and acknowledge it.
@@ -297,7 +313,11 @@ class Session(trio.abc.Listener[Stream]):
     def stream_opened(self, stream: YamuxStream) -> None:
         """Hand the stream to `on_stream`, or keep it for `accept`."""
         if self.on_stream is not None:
-            self.on_stream(stream)
+            try:
+                self.on_stream(stream)
+            except Exception:
+                logger.exception("stream %d could not be taken", stream.id)
+                stream.reset()
             return
         self._timer.deadline = min(self._timer.deadline, self._connection.next_deadline)
         self._unaccepted.append(Stream.opened_by_peer(self, stream))
@@ -310,12 +330,20 @@ class Session(trio.abc.Listener[Stream]):
 
     def slot_freed(self) -> None:
         """Let the next one open a stream."""
-        if self._waiting_openers and self._connection.can_open:
-            opener = next(iter(self._waiting_openers))
-            del self._waiting_openers[opener]
-            opener.slot_granted(self)
-        else:
+        if not self._waiting_openers:
             self._openers.unpark()
+        elif not self._is_granting:  # An opener may end its stream at once, which frees a slot again.
+            self._is_granting = True
+            try:
+                while self._waiting_openers and self._connection.can_open:
+                    opener = next(iter(self._waiting_openers))
+                    del self._waiting_openers[opener]
+                    try:
+                        opener.slot_granted(self)
+                    except Exception:
+                        logger.exception("%r could not use its stream", opener)
+            finally:
+                self._is_granting = False
 
     def pong_received(self, value: int) -> None:
         """Wake whoever sent the ping.  Pongs nobody asked for are ignored."""

@@ -37,8 +37,10 @@ async def splice(
         if tap is not None:
             tap.ended(trio.current_time())
         if splicing.is_whole:
-            await stream.aclose()
-            await other.aclose()
+            try:
+                await stream.aclose()
+            finally:
+                await other.aclose()
         else:
             stream.reset()
             if not splicing.is_silent:

@@ -12,6 +12,7 @@ from ..errors import BadRequest
 from ..http import pages
 from ..http.head import RequestHead, RequestHeadReader
 from ..mux import Patch, Session
+from ..mux.patch import contained
 from ..switchboard import Endpoint, LingeringClose, Switchboard
 from .registry import Registry
 
@@ -52,7 +53,7 @@ class Visitor(Endpoint):
         self._head: RequestHead | None = None
         self._session: Session | None = None
         port.board.add(sock, self)
-        port.board.set_deadline(self, port.board.now + HEAD_TIMEOUT)
+        port.board.set_deadline(self, HEAD_TIMEOUT)
 
     def pull(self) -> None:
         """Read until the head is there; what follows it is the local service's to read."""
@@ -83,17 +84,17 @@ class Visitor(Endpoint):
             return
         self._session = registration.session
         if not registration.session.open_soon(self):
-            self._answer(pages.busy(is_head=self._is_head_request))
+            page = pages.tunnel_lost if registration.session.is_going_away else pages.busy
+            self._answer(page(is_head=self._is_head_request))
 
     def slot_granted(self, session: Session) -> None:
         """Open the stream, and let a patch take over."""
-        self._session = None
-        self._leave()
         patch = VisitorPatch(
             self._port, self.sock, unread=b"".join(self._received), is_head_request=self._is_head_request
         )
         patch.has_more, patch.has_hung_up = self.has_more, self.has_hung_up
         patch.attach(session.open_core(patch))
+        self._leave()
         self.board.replace(self.sock, patch)
         patch.pull()
 
@@ -148,6 +149,7 @@ class VisitorPatch(Patch):
         super().__init__(port.board, sock, port, unread=unread)
         self._is_head_request = is_head_request
 
+    @contained
     def stream_ended(self) -> None:
         """Pass the end on, behind an answer of ours if the local service gave none."""
         if not self.has_received and not self.is_closed:
@@ -155,6 +157,7 @@ class VisitorPatch(Patch):
         else:
             super().stream_ended()
 
+    @contained
     def connection_lost(self) -> None:
         """The same when the client went away."""
         if not self.has_received and not self.is_closed:

@@ -75,7 +75,9 @@ def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # The sockets it accepts inherit this.
+        # The sockets that it accepts inherit these options.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _find_dead_peers(sock)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((host, port))
@@ -85,6 +87,15 @@ def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket
         sock.close()
         raise
     return sock
+
+
+def _find_dead_peers(sock: socket.socket) -> None:
+    """Have the kernel ask peers that are silent, so that those that have vanished do not stay for ever."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
 
 
 def _explain(error: OSError) -> str:

@@ -3,7 +3,6 @@
 import logging
 import select
 import socket
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -19,18 +18,22 @@ logger = logging.getLogger(__name__)
 HAS_SWITCHBOARD: Final = hasattr(select, "epoll")
 """Whether this system has epoll.  Elsewhere tasks move the bytes."""
 
-MAX_EVENTS: Final = 256
-"""Events taken from the kernel at once: with what each of them may move, a batch stays within milliseconds."""
+MAX_EVENTS: Final = 128
+"""Events taken from the kernel at once, so that a batch has an end."""
 
-BATCHES_PER_CHECKPOINT: Final = 16
-"""Batches between two checkpoints: a checkpoint costs as much as several events, and other tasks need their turn."""
+CHECKPOINT_INTERVAL: Final = 0.005
+"""Seconds after which Trio's other tasks get their turn: a checkpoint costs as much as several events."""
 
 BYTES_PER_CALL: Final = 1024 * 1024
 """Bytes that a member may move in one call before it has to let the others go ahead (see `Switchboard.call_again`)."""
 
+SECONDS_PER_CALL: Final = 0.003
+"""Time that a member may take for one call, likewise: small pieces take far longer than large ones."""
+
 if HAS_SWITCHBOARD:
     READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
     HUNG_UP: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+    FAILED: Final = select.EPOLLERR
     WRITABLE: Final = select.EPOLLOUT
     _INTEREST: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLOUT | select.EPOLLET
 
@@ -60,10 +63,10 @@ class Switchboard:
     """One epoll and the members whose sockets are on it.  Made by `open_switchboard`."""
 
     def __init__(self) -> None:
-        self.now = trio.current_time()
+        self._now = trio.current_time()
         self._epoll = select.epoll()
         self._members: dict[int, Member] = {}
-        self._again: deque[Member] = deque()
+        self._again: dict[Member, None] = {}
         self._to_flush: list[Member] = []
         self._to_close: list[socket.socket] = []
         self._is_in_batch = False
@@ -75,6 +78,11 @@ class Switchboard:
         return f"<Switchboard members={len(self._members)}>"
 
     # For members
+
+    @property
+    def now(self) -> float:
+        """Trio's time: in a batch, when it began."""
+        return self._now if self._is_in_batch else trio.current_time()
 
     def add(self, sock: socket.socket, member: Member) -> None:
         """Put a non-blocking socket on the board; *member* is called from now on."""
@@ -108,13 +116,13 @@ class Switchboard:
 
     def call_again(self, member: Member) -> None:
         """Call *member*'s `ready` with no events in the next batch: it has used up its turn and has more to do."""
-        self._again.append(member)
+        self._again[member] = None
         if not self._is_in_batch:
             self._wake_if_needed()
 
-    def set_deadline(self, member: Member, deadline: float) -> None:
-        """Call *member*'s `deadline_passed` at that Trio time or up to `TICK` later, unless it is changed before."""
-        self._wheel.set(member, deadline)
+    def set_deadline(self, member: Member, delay: float) -> None:
+        """Call *member*'s `deadline_passed` in *delay* seconds or up to `TICK` later, unless it is changed before."""
+        self._wheel.set(member, self.now + delay)
         self._has_deadlines.set()
 
     def clear_deadline(self, member: Member) -> None:
@@ -128,18 +136,17 @@ class Switchboard:
     async def run(self) -> None:
         """Move bytes until cancelled."""
         poll, descriptor = self._epoll.poll, self._epoll.fileno()
-        batches = 0
+        turn_ends = 0.0
         while True:
             events = poll(0, MAX_EVENTS)
             if not events and not self._again:
                 await trio.lowlevel.wait_readable(descriptor)
-                batches = 0
+                turn_ends = trio.current_time() + CHECKPOINT_INTERVAL
                 continue
             self._run_batch(events)
-            batches += 1
-            if batches == BATCHES_PER_CHECKPOINT:
+            if trio.current_time() >= turn_ends:
                 await trio.lowlevel.checkpoint()
-                batches = 0
+                turn_ends = trio.current_time() + CHECKPOINT_INTERVAL
 
     @trio.lowlevel.enable_ki_protection
     async def turn_wheel(self) -> None:
@@ -148,7 +155,7 @@ class Switchboard:
             await self._has_deadlines.wait()
             await trio.sleep_until((trio.current_time() // TICK + 1) * TICK)
             self._begin_batch()
-            for member in self._wheel.pop_expired(self.now):
+            while (member := self._wheel.pop_expired(self._now)) is not None:
                 self._call(member, member.deadline_passed)
             self._end_batch()
             self._wake_if_needed()
@@ -168,11 +175,11 @@ class Switchboard:
     # Batches: while one runs, flushing and closing are put off to its end.
 
     def _begin_batch(self) -> None:
-        self.now = trio.current_time()
+        self._now = trio.current_time()
         self._is_in_batch = True
 
     def _run_batch(self, events: list[tuple[int, int]]) -> None:
-        again, self._again = self._again, deque()
+        again, self._again = self._again, {}
         self._begin_batch()
         members = self._members
         for descriptor, event in events:

@@ -41,11 +41,11 @@ class DeadlineWheel(Generic[MemberT]):
             if not members:
                 del self._slots[slot]
 
-    def pop_expired(self, now: float) -> list[MemberT]:
-        """Take all members whose deadline has passed off the wheel, and return them."""
-        expired: list[MemberT] = []
-        for slot in [slot for slot in self._slots if slot * TICK <= now]:
-            expired.extend(self._slots.pop(slot))
-        for member in expired:
-            member.deadline_slot = 0
-        return expired
+    def pop_expired(self, now: float) -> MemberT | None:
+        """Take a member whose deadline has passed off the wheel, and return it; None when there is none."""
+        for slot, members in self._slots.items():
+            if slot * TICK <= now:
+                member = next(iter(members))
+                self.clear(member)
+                return member
+        return None

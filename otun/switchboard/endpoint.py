@@ -1,14 +1,14 @@
 """A non-blocking socket on the board: what it still has to send, half-close, errors."""
 
 import contextlib
-import errno
+import os
 import socket
 import struct
 from typing import Final
 
 import trio
 
-from .board import BYTES_PER_CALL, HUNG_UP, READABLE, WRITABLE, Switchboard
+from .board import BYTES_PER_CALL, FAILED, HUNG_UP, READABLE, WRITABLE, Switchboard
 
 READ_SIZE: Final = 256 * 1024
 """Bytes asked for in one read."""
@@ -23,6 +23,11 @@ def abort_socket(sock: socket.socket | trio.socket.SocketType) -> None:
     """Make the coming close send RST: the other side sees that what it got was cut short."""
     with contextlib.suppress(OSError):  # Not a TCP socket, or already gone: then there is nobody to tell.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def os_error(code: int) -> OSError:
+    """Return the exception that stands for a system's error code."""
+    return OSError(code, os.strerror(code))
 
 
 class Endpoint:
@@ -98,6 +103,8 @@ class Endpoint:
             return
         if self.is_connecting and not self._finish_connecting(events):
             return
+        if events & FAILED and self._has_failed():
+            return
         if events & WRITABLE and (self.unsent or self.is_ending):
             self._send_unsent()
         if events & READABLE or not events:
@@ -107,12 +114,19 @@ class Endpoint:
             if not self.is_closed:
                 self.pull()
 
+    def _has_failed(self) -> bool:
+        """Find out about a reset at once, even while nobody wants to read what may stand before it."""
+        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self.broken(os_error(code))
+        return bool(code)
+
     def _finish_connecting(self, events: int) -> bool:
         if not events:
             return False
         code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            self.broken(OSError(code, errno.errorcode.get(code, "unknown")))
+            self.broken(os_error(code))
             return False
         if not events & WRITABLE:
             return False
@@ -218,8 +232,9 @@ class LingeringClose(Endpoint):
         super().__init__(board, sock)
         self.unsent = unsent
         board.replace(sock, self)
-        board.set_deadline(self, board.now + LINGER_TIMEOUT)
-        self.send(last_bytes)
+        board.set_deadline(self, LINGER_TIMEOUT)
+        if last_bytes:
+            self.send(last_bytes)
         if not self.is_closed:
             self.send_eof()
         if not self.is_closed:
@@ -237,6 +252,10 @@ class LingeringClose(Endpoint):
             if not self.has_more:
                 return
         self.board.call_again(self)
+
+    def drained(self, size: int) -> None:
+        """The other side reads, if slowly."""
+        self.board.set_deadline(self, LINGER_TIMEOUT)
 
     def broken(self, error: OSError) -> None:
         """The other side has gone."""

@@ -16,7 +16,19 @@ ACCEPTS_PER_CALL: Final = 64
 RETRY_DELAY: Final = 0.1
 """Seconds to wait when the system has no descriptor or memory left for another connection."""
 
-_OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_BROKEN_CONNECTION: Final = {
+    errno.ECONNABORTED,
+    errno.EPROTO,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENONET,
+    errno.ENOPROTOOPT,
+    errno.EOPNOTSUPP,
+    errno.ETIMEDOUT,
+}
+"""One connection broke before it was accepted; the others are sound (accept(2), "Error handling")."""
 
 
 class Listener:
@@ -27,7 +39,7 @@ class Listener:
         self._board = board
         self._sock = sock
         self._accepted = accepted
-        self._is_out_of_resources = False
+        self._is_failing = False
         sock.setblocking(False)
         board.add(sock, self)
 
@@ -42,13 +54,13 @@ class Listener:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in _OUT_OF_RESOURCES:
-                    # No new edge comes for what is queued already: look again after a while.
-                    self._report(error)
-                    self._board.set_deadline(self, self._board.now + RETRY_DELAY)
-                    return
-                continue  # This connection broke before it was accepted; the others are sound (accept(2)).
-            self._is_out_of_resources = False
+                if error.errno in _BROKEN_CONNECTION:
+                    continue
+                # Most likely out of descriptors.  No new edge comes for what is queued already: look again later.
+                self._report(error)
+                self._board.set_deadline(self, RETRY_DELAY)
+                return
+            self._is_failing = False
             sock.setblocking(False)
             try:
                 self._accepted(sock)
@@ -58,8 +70,8 @@ class Listener:
         self._board.call_again(self)
 
     def _report(self, error: OSError) -> None:
-        if not self._is_out_of_resources:
-            self._is_out_of_resources = True
+        if not self._is_failing:
+            self._is_failing = True
             logger.error("cannot accept connections: %s; trying again every %s s", error.strerror, RETRY_DELAY)
 
     def deadline_passed(self) -> None:

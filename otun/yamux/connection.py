@@ -116,6 +116,11 @@ class YamuxConnection:
         """Whether `open_stream` may be called now: fewer than `ACCEPT_BACKLOG` opens wait for an answer."""
         return self._unacknowledged < ACCEPT_BACKLOG
 
+    @property
+    def may_ever_open(self) -> bool:
+        """Whether waiting for `can_open` makes sense: nobody has gone away, and there are ids left."""
+        return not (self.has_gone_away or self.has_peer_gone_away or self._next_id > MAX_UINT32)
+
     def open_stream(self, handler: StreamHandler) -> YamuxStream:
         """Open a stream.  Its data may be sent at once, before the peer acknowledges it.
 
@@ -266,13 +271,15 @@ class YamuxConnection:
         """
         waiting, invited = self._waiting_for_room, self._invited
         self._is_refilling = True
-        while waiting and self.queued_bytes + len(invited) * SHARED_FRAME_SIZE < SEND_QUEUE_LIMIT:
-            stream = waiting.popleft()
-            stream.is_waiting_for_room = False
-            if stream.can_send:
-                invited.add(stream)
-                stream.handler.window_opened()
-        self._is_refilling = False
+        try:
+            while waiting and self.queued_bytes + len(invited) * SHARED_FRAME_SIZE < SEND_QUEUE_LIMIT:
+                stream = waiting.popleft()
+                stream.is_waiting_for_room = False
+                if stream.can_send:
+                    invited.add(stream)
+                    stream.handler.window_opened()
+        finally:
+            self._is_refilling = False
 
     def leave_round(self, stream: YamuxStream) -> None:
         """*stream* does not want the turn to which it was invited: the next one may have it."""

@@ -87,6 +87,7 @@ class YamuxStream:
         credit = self.send_credit
         if credit <= 0:
             self.is_waiting_for_window = True
+            self.decline()
             return 0
         most = self._connection.frame_size_for(self)
         return most if most < credit else credit

@@ -70,7 +70,9 @@ async def test_who_left_before_forward_was_called_does_no_harm(server: RunningSe
             visitor = await connect(server.public)
             await visitor.send_all(request(method="POST", body=bytes(1000)))
             await wait_for_visitors(tunnel, 1)
-            if not is_polite:
+            if is_polite:
+                await visitor.aclose()
+            else:
                 reset(visitor)
         nursery.start_soon(tunnel.forward_to, service.address)
         async with await connect(server.public) as visitor:

@@ -8,7 +8,7 @@ import trio
 from otun import OtunError, SessionClosed, Tunnel, forward, open_session, open_tunnel
 
 from ..server.harness import RunningServer
-from ..server.services import receive_head, response
+from ..server.services import receive_all, receive_head, response
 from ..server.visitors import connect, receive_exactly, receive_until_reset, request
 
 
@@ -148,8 +148,7 @@ async def test_a_visitor_and_the_service_see_that_they_were_cut_short(tunnel_to)
         await receive_head(connection)
         await connection.send_all(response(bytes(1000))[:500])
         with pytest.raises(trio.BrokenResourceError):
-            while await connection.receive_some():
-                pass
+            await receive_all(connection)
         service_has_noticed.set()
 
     service_has_noticed = trio.Event()

@@ -46,13 +46,13 @@ async def test_so_does_forwarding_to_a_port(engine) -> None:
 
 @pytest.mark.parametrize("client_engine", ["switchboard", "tasks"])
 async def test_a_client_of_either_engine_works_with_the_server(
-    engine: Engine, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, client_engine: Engine
+    engine: Engine, nursery: trio.Nursery, start_service, monkeypatch: pytest.MonkeyPatch, client_engine: Engine
 ) -> None:
     running = await run_server(nursery, loopback_settings())
     choose_engine(client_engine, monkeypatch)  # The server has begun: this concerns the client only.
-    listeners = await nursery.start(partial(trio.serve_tcp, answering(bytes(2_000_000)), 0, host="127.0.0.1"))
+    service = await start_service(answering(bytes(2_000_000)))
     async with otun.open_tunnel(running.control, name="app") as tunnel, trio.open_nursery() as forwarding:
-        forwarding.start_soon(tunnel.forward, "127.0.0.1", listeners[0].socket.getsockname()[1])
+        forwarding.start_soon(tunnel.forward_to, service.address)
         for _ in range(5):
             assert (await fetch(running.public)).body == bytes(2_000_000)
         forwarding.cancel_scope.cancel()

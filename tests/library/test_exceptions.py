@@ -33,12 +33,15 @@ async def test_so_do_those_that_are_no_errors(server: RunningServer, error: Base
 
 
 async def test_the_bodys_exception_leaves_although_the_server_has_gone(server: RunningServer) -> None:
-    with pytest.raises(OwnError):
+    async def lose_it() -> None:
         async with open_tunnel(server.control) as tunnel:
             await server.stop()
             with pytest.raises(SessionClosed):
                 await tunnel.accept()
             raise OwnError
+
+    with pytest.raises(OwnError):
+        await lose_it()
 
 
 async def test_a_session_closed_that_the_body_does_not_catch_leaves_as_it_is(server: RunningServer) -> None:

@@ -6,7 +6,7 @@ import trio.testing
 
 from otun.mux import Stream
 
-from .support import INITIAL_WINDOW, pattern, receive_all, receive_exactly, send_and_end, stream_count
+from .support import INITIAL_WINDOW, let_run, pattern, receive_all, receive_exactly, send_and_end, stream_count
 
 StreamPair = tuple[Stream, Stream]
 
@@ -56,7 +56,7 @@ async def test_a_second_reader_gets_busy_resource_error_and_the_first_reads_on(o
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read)
-            await sessions[0].ping()
+            await let_run()
             with pytest.raises(trio.BusyResourceError):
                 await theirs.receive_some()
             await ours.send_all(b"for the first")
@@ -68,7 +68,7 @@ async def test_a_second_sender_gets_busy_resource_error_and_the_first_sends_on(o
         ours, theirs = await _open(*sessions)
         body = pattern(4_000_000)
         nursery.start_soon(ours.send_all, body)
-        await sessions[0].ping()
+        await let_run()
         for call in (lambda: ours.send_all(b"x"), ours.wait_send_all_might_not_block, ours.send_eof):
             with pytest.raises(trio.BusyResourceError):
                 await call()

@@ -155,14 +155,14 @@ async def test_a_client_that_is_going_away_is_not_called_crowded(server: Running
 async def test_a_client_that_takes_no_more_visitors_does_not_keep_them_waiting_for_ever(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("otun.server.http_port.HEAD_TIMEOUT", 0.1)
-    monkeypatch.setattr("otun.server.visitor_task.HEAD_TIMEOUT", 0.1)
     async with registered_client(server.control) as client:
         waiting = [await connect(server.public) for _ in range(256)]
         for visitor in waiting:
             await visitor.send_all(request())
         while stream_count(client.session) < 257:
             await client.session.ping()
+        monkeypatch.setattr("otun.server.http_port.HEAD_TIMEOUT", 0.2)
+        monkeypatch.setattr("otun.server.visitor_task.HEAD_TIMEOUT", 0.2)
         check_is_page(await fetch(server.public), 503)
         for visitor in waiting:
             await trio.aclose_forcefully(visitor)

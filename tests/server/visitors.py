@@ -7,6 +7,7 @@ import struct
 from collections.abc import Mapping
 
 import attrs
+import pytest
 import trio
 
 from otun.addresses import TcpAddress
@@ -93,14 +94,16 @@ async def receive_exactly(visitor: trio.abc.ReceiveStream, size: int) -> bytes:
 
 async def receive_until_reset(visitor: trio.SocketStream) -> bytes:
     """Receive until the connection is reset, which it must be: an orderly end would hide that bytes are missing."""
-    received = b""
-    try:
+    received = bytearray()
+
+    async def receive() -> None:
         async for piece in visitor:
-            received += piece
-    except trio.BrokenResourceError as error:
-        assert isinstance(error.__cause__, ConnectionResetError)
-        return received
-    raise AssertionError(f"the connection ended in an orderly way, after {len(received)} bytes")
+            received.extend(piece)
+
+    with pytest.raises(trio.BrokenResourceError) as caught:
+        await receive()
+    assert isinstance(caught.value.__cause__, ConnectionResetError)
+    return bytes(received)
 
 
 def reset(visitor: trio.SocketStream) -> None:

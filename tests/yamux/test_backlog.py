@@ -6,7 +6,7 @@ from otun.errors import LocalProtocolError
 from otun.yamux import Role
 
 from .dialogue import Dialogue
-from .wire import ACK, FIN, RST, SYN, WINDOW, Frame, ack, data, fin, ping, pong, rst, syn, update
+from .wire import ACK, FIN, RST, SYN, WINDOW, Frame, ack, data, fin, go_away, ping, pong, rst, syn, update
 
 BACKLOG = 256
 
@@ -161,3 +161,17 @@ def test_a_stream_that_is_taken_or_gone_has_no_deadline() -> None:
     dialogue.hear(syn(5))
     dialogue.opened[5].reset()
     assert dialogue.connection.next_deadline == float("inf")
+
+
+@pytest.mark.conformance(24, 39, 73)
+def test_waiting_for_a_slot_makes_sense_until_somebody_goes_away_or_the_ids_are_used() -> None:
+    waiting, theirs, ours, used = (Dialogue(Role.CLIENT) for _ in range(4))
+    fill_backlog(waiting)
+    assert waiting.connection.may_ever_open
+    theirs.hear(go_away(0))
+    ours.connection.go_away()
+    used.connection._next_id = 2**32 - 1  # Nothing public gets there in a test's time.
+    assert used.connection.may_ever_open
+    used.open()
+    for dialogue in (theirs, ours, used):
+        assert not dialogue.connection.may_ever_open
