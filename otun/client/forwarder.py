@@ -5,6 +5,7 @@ import socket
 from typing import Final
 
 import attrs
+import trio
 
 from ..addresses import LocalAddress
 from ..background import open_background
@@ -20,6 +21,9 @@ from .request_tap import OnExchange, RequestTap
 LOCAL_CONNECT_TIMEOUT: Final = 10.0
 """Seconds in which the local service must take a connection."""
 
+FULL_QUEUE_DELAY: Final = 0.01
+"""Seconds between two attempts to connect to a Unix socket whose queue is full; the kernel does not say when to."""
+
 
 async def forward_on_board(
     session: Session, board: Switchboard, local: LocalAddress, on_exchange: OnExchange | None
@@ -30,8 +34,9 @@ async def forward_on_board(
     forwarder = Forwarder(board, service, on_exchange)
     async with open_background() as background:
         background.start_soon(service.keep_resolved)
+        background.start_soon(forwarder.keep_retrying)
+        session.deliver_to(forwarder.stream_opened)
         try:
-            session.deliver_to(forwarder.stream_opened)
             await session.wait_closed()
         finally:
             session.stop_delivery()
@@ -46,6 +51,8 @@ class Forwarder:
         self.service = service
         self._on_exchange = on_exchange
         self._patches: set[Patch] = set()
+        self._before_full_queue: dict[ServicePatch, None] = {}
+        self._has_full_queue = trio.Event()
 
     def stream_opened(self, stream: YamuxStream) -> None:
         """A visitor has come."""
@@ -60,6 +67,21 @@ class Forwarder:
     def patch_ended(self, patch: Patch) -> None:
         """A visitor has left."""
         self._patches.discard(patch)
+
+    def retry_soon(self, patch: "ServicePatch") -> None:
+        """The service's queue is full: let *patch* try again in a moment."""
+        self._before_full_queue[patch] = None
+        self._has_full_queue.set()
+
+    async def keep_retrying(self) -> None:
+        """Let patches that stand before a full queue try again, until cancelled."""
+        while True:
+            await self._has_full_queue.wait()
+            self._has_full_queue = trio.Event()
+            await trio.sleep(FULL_QUEUE_DELAY)
+            patches, self._before_full_queue = self._before_full_queue, {}
+            for patch in patches:
+                patch.retry()
 
     def end(self) -> None:
         """Cut all visitors short."""
@@ -86,32 +108,36 @@ class _Attempt:
     sock: socket.socket
     place: Place
     untried: tuple[Place, ...]
+    is_queue_full: bool
 
 
 def _begin_connecting(places: tuple[Place, ...], reason: str) -> _Attempt | str:
     """Try *places* in their order; return why there is none left, if so: *reason*, or what came up last."""
     for number, place in enumerate(places):
+        family, address = place
         try:
-            sock = _connect(*place)
+            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError as error:  # No descriptor left, for instance.
+            reason = explain_connect_error(error)
+            continue
+        try:
+            if family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            is_queue_full = _connect(sock, address)
         except OSError as error:
+            sock.close()
             reason = explain_connect_error(error)
         else:
-            return _Attempt(sock, place, places[number + 1 :])
+            return _Attempt(sock, place, places[number + 1 :], is_queue_full)
     return reason
 
 
-def _connect(family: socket.AddressFamily, address: str | tuple[str, int]) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        if family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        code = sock.connect_ex(address)
-        if code not in (0, errno.EINPROGRESS):
-            raise os_error(code)
-    except OSError:
-        sock.close()
-        raise
-    return sock
+def _connect(sock: socket.socket, address: str | tuple[str, int]) -> bool:
+    """Begin to connect.  Returns True when that must be tried again, because the queue of a Unix socket is full."""
+    code = sock.connect_ex(address)
+    if code not in (0, errno.EINPROGRESS, errno.EAGAIN):
+        raise os_error(code)
+    return code == errno.EAGAIN
 
 
 def _answer_unreachable(
@@ -141,8 +167,25 @@ class ServicePatch(Patch):
 
     def _wait_for(self, attempt: _Attempt) -> None:
         self.sock, self._place, self._untried = attempt.sock, attempt.place, attempt.untried
-        self.board.add(self.sock, self)
         self.board.set_deadline(self, LOCAL_CONNECT_TIMEOUT)
+        if attempt.is_queue_full:
+            self._forwarder.retry_soon(self)
+        else:
+            self.board.add(self.sock, self)
+
+    def retry(self) -> None:
+        """Try again what a full queue has prevented."""
+        if self.is_closed:
+            return
+        try:
+            is_queue_full = _connect(self.sock, self._place[1])
+        except OSError as error:
+            self._attempt_failed(explain_connect_error(error))
+            return
+        if is_queue_full:
+            self._forwarder.retry_soon(self)
+        else:
+            self.board.add(self.sock, self)
 
     def connected(self) -> None:
         """The local service has taken the connection."""

@@ -1,6 +1,5 @@
 """A tunnel, as the program beside the local service sees it."""
 
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -8,24 +7,17 @@ from typing import Final
 import trio
 
 from ..addresses import LocalAddress, TcpAddress, parse_local_address, parse_server_address
-from ..background import open_background
-from ..control.heartbeat import HEARTBEAT_INTERVAL
-from ..control.messages import Error, Heartbeat, HeartbeatAck, Register, Registered
+from ..control.messages import Register
 from ..control.names import normalize_name
-from ..errors import BadMessage, RegistrationRefused, ServerUnreachable
-from ..mux import ControlChannel, Session, SessionClosed, Stream, StreamReset, open_board_session, open_session
+from ..mux import Session, SessionClosed, Stream, open_board_session, open_session
 from ..switchboard import HAS_SWITCHBOARD, Switchboard, open_switchboard
 from .connecting import connect, take_socket
 from .forwarder import forward_on_board
+from .registration import Registration, open_registration
 from .request_tap import OnExchange
 from .task_forwarder import forward_with_tasks
 
-logger = logging.getLogger(__name__)
-
 DEFAULT_CONTROL_PORT: Final = 4443
-
-REGISTRATION_TIMEOUT: Final = 10.0
-"""Seconds in which the server must answer a registration."""
 
 
 class Tunnel(trio.abc.Listener[Stream]):
@@ -34,9 +26,9 @@ class Tunnel(trio.abc.Listener[Stream]):
     It is a `trio.abc.Listener` of visitors' streams: answer them in this program, or have them forwarded.
     """
 
-    def __init__(self, session: Session, registered: Registered, board: Switchboard | None) -> None:
+    def __init__(self, session: Session, registration: Registration, board: Switchboard | None) -> None:
         self._session = session
-        self._registered = registered
+        self._registration = registration
         self._board = board
 
     def __repr__(self) -> str:
@@ -45,23 +37,33 @@ class Tunnel(trio.abc.Listener[Stream]):
     @property
     def url(self) -> str:
         """Where visitors find the tunnel, as the server says."""
-        return self._registered.url
+        return self._registration.url
 
     @property
     def name(self) -> str:
         """The tunnel's name on the server."""
-        return self._registered.subdomain
+        return self._registration.name
 
     async def accept(self) -> Stream:
         """Wait for the next visitor.  Raises `SessionClosed` when the tunnel has ended.  Cancelled, nobody is lost."""
-        return await self._session.accept()
+        try:
+            return await self._session.accept()
+        except SessionClosed:
+            error = await self._registration.end_error()
+        raise error
 
     async def serve(self, handler: Callable[[Stream], Awaitable[object]]) -> None:
         """Call *handler* in a task for each visitor until the tunnel ends, as `otun.Session.serve` does.
 
         A visitor who breaks off ends its own handler only; with `trio.serve_listeners` it would end them all.
         """
-        await self._session.serve(handler)
+        try:
+            await self._session.serve(handler)
+        except SessionClosed:
+            error = await self._registration.end_error()
+        else:
+            return
+        raise error
 
     async def aclose(self) -> None:
         """End the tunnel; what was sent to visitors before is delivered.  Cancelled, it ends at once."""
@@ -81,7 +83,7 @@ class Tunnel(trio.abc.Listener[Stream]):
             await forward_on_board(self._session, self._board, local, on_exchange)
         else:
             await forward_with_tasks(self._session, local, on_exchange)
-        raise self._session.end_error()
+        raise await self._registration.end_error()
 
 
 @asynccontextmanager
@@ -101,9 +103,9 @@ async def open_tunnel(
     request = Register(subdomain=None if name is None else normalize_name(name), token=token)
     async with (
         _open_connection(await connect(server)) as (session, board),
-        _registered(session, server, request) as registered,
+        open_registration(session, server, request) as registration,
     ):
-        yield Tunnel(session, registered, board)
+        yield Tunnel(session, registration, board)
 
 
 @asynccontextmanager
@@ -116,61 +118,6 @@ async def _open_connection(transport: trio.SocketStream) -> AsyncIterator[tuple[
     else:
         async with open_session(transport, "client") as session:
             yield session, None
-
-
-@asynccontextmanager
-async def _registered(session: Session, server: TcpAddress, request: Register) -> AsyncIterator[Registered]:
-    """Register, and keep the registration alive."""
-    channel, registered = await _register(session, server, request)
-    async with open_background() as background:
-        background.start_soon(_send_heartbeats, channel, session)
-        background.start_soon(_receive_answers, channel, session)
-        yield registered
-
-
-async def _register(session: Session, server: TcpAddress, request: Register) -> tuple[ControlChannel, Registered]:
-    try:
-        with trio.fail_after(REGISTRATION_TIMEOUT):
-            channel = ControlChannel(await session.open_stream())
-            await channel.send(request)
-            answer = await channel.receive()
-    except trio.TooSlowError:
-        problem = f"did not answer within {REGISTRATION_TIMEOUT:.0f} seconds"
-    except (SessionClosed, StreamReset, BadMessage) as error:
-        problem = f"did not answer as an otun server does: {error}"
-    except trio.EndOfChannel:
-        problem = "closed the control stream without an answer"
-    else:
-        match answer:
-            case Registered():
-                return channel, answer
-            case Error(message, code, is_retryable):
-                raise RegistrationRefused(message, code=code, is_retryable=is_retryable)
-            case _:
-                problem = "answered the registration with something else"
-    raise ServerUnreachable(f"the server at {server} {problem}")
-
-
-async def _send_heartbeats(channel: ControlChannel, session: Session) -> None:
-    try:
-        while True:
-            await trio.sleep(HEARTBEAT_INTERVAL)
-            await channel.send(Heartbeat())
-    except (SessionClosed, StreamReset) as error:
-        session.fail(f"the control stream was lost: {error}")
-
-
-async def _receive_answers(channel: ControlChannel, session: Session) -> None:
-    """Read what the server says until it says that the tunnel has ended."""
-    try:
-        while isinstance(answer := await channel.receive(), HeartbeatAck):
-            pass
-        reason = answer.message if isinstance(answer, Error) else "it sent an unexpected message"
-    except (SessionClosed, StreamReset, BadMessage) as error:
-        reason = str(error)
-    except trio.EndOfChannel:
-        reason = "it closed the control stream"
-    session.fail(f"the server ended the tunnel: {reason}")
 
 
 async def forward(

@@ -1,6 +1,7 @@
 """Cancelling `forward`: visitors are cut short, and nothing stays open."""
 
 import gc
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -166,3 +167,23 @@ async def test_leaving_the_tunnel_frees_its_name_at_once(server: RunningServer) 
     for _ in range(10):
         async with open_tunnel(server.control, name="app") as tunnel:
             assert tunnel.name == "app"
+
+
+async def test_a_second_forward_does_not_take_the_visitors_away_from_the_first(
+    server: RunningServer, start_service
+) -> None:
+    service = await start_service(answering(b"served"))
+
+    async def forward_too() -> None:
+        with suppress(trio.BusyResourceError):  # It may be refused, or share the work.
+            await tunnel.forward_to(service.address)
+
+    async with open_tunnel(server.control, name="app") as tunnel, trio.open_nursery() as nursery:
+        nursery.start_soon(tunnel.forward_to, service.address)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(forward_too)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(5):
+            for _ in range(5):
+                assert (await fetch(server.public)).body == b"served"
+        nursery.cancel_scope.cancel()

@@ -98,3 +98,16 @@ async def test_an_answer_that_comes_before_the_request_is_whole_arrives(tunnel_t
             nursery.start_soon(visitor.send_all, bytes(3_000_000))
             answer = parse(await receive_all(visitor))
         assert (answer.status, len(answer.body)) == (413, size)
+
+
+async def test_an_answer_whose_sender_closes_over_unread_bytes_arrives(tunnel_to) -> None:
+    async def refuse(connection: trio.SocketStream) -> None:
+        await receive_head(connection)
+        await connection.send_all(refusal)
+        await trio.aclose_forcefully(connection)  # The system sends RST, as the body has not been read.
+
+    refusal = response(bytes(1000), status="413 Content Too Large")
+    place = await tunnel_to(refuse)
+    async with await connect(place.public) as visitor:
+        await visitor.send_all(request(method="POST", body=bytes(100_000)))
+        assert await receive_exactly(visitor, len(refusal)) == refusal

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from otun import ServerUnreachable, Session, SessionClosed, Stream, TcpAddress
-from otun.client.tunnel import _registered
+from otun.client.registration import open_registration
 from otun.control.messages import Register, Registered
 from otun.testing import session_pair
 
@@ -47,8 +47,8 @@ async def registered(request: Register) -> AsyncIterator[tuple[Session, Messages
             await messages.answer(REGISTERED)
 
         nursery.start_soon(answer)
-        async with _registered(client, SERVER, request) as answer_received:
-            assert answer_received == Registered(url="http://app.example", subdomain="app")
+        async with open_registration(client, SERVER, request) as registration:
+            assert (registration.url, registration.name) == ("http://app.example", "app")
             yield client, *arrived[0]
 
 
@@ -108,7 +108,7 @@ async def test_no_heartbeat_comes_after_the_tunnel(autojump_clock) -> None:
             await controls[0].answer(REGISTERED)
 
         nursery.start_soon(answer)
-        async with _registered(client, SERVER, Register()):
+        async with open_registration(client, SERVER, Register()):
             await controls[0].next()
         with trio.move_on_after(1000) as scope:
             await controls[0].next()
@@ -127,7 +127,7 @@ async def test_a_dead_server_is_noticed(autojump_clock) -> None:
             theirs.send_stream.send_all_hook = trio.sleep_forever  # From now on nothing comes from the server.
 
         nursery.start_soon(answer_and_die)
-        async with _registered(client, SERVER, Register()):
+        async with open_registration(client, SERVER, Register()):
             began = trio.current_time()
             with pytest.raises(SessionClosed):
                 await client.accept()
@@ -142,7 +142,7 @@ async def test_an_answer_to_the_registration_is_awaited_for_10_seconds(autojump_
             if is_accepting:
                 nursery.start_soon(server.accept)
             with pytest.raises(ServerUnreachable, match=r"server\.example:4443.*10 seconds"):
-                async with _registered(client, SERVER, Register()):
+                async with open_registration(client, SERVER, Register()):
                     pass
             nursery.cancel_scope.cancel()
         assert trio.current_time() - began == pytest.approx(10, abs=1)
@@ -163,5 +163,5 @@ async def test_another_answer_to_the_registration_is_no_servers(autojump_clock, 
 
         nursery.start_soon(say_it)
         with pytest.raises(ServerUnreachable, match=r"server\.example:4443"):
-            async with _registered(client, SERVER, Register()):
+            async with open_registration(client, SERVER, Register()):
                 pass

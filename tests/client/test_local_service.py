@@ -194,10 +194,12 @@ async def test_a_unix_socket_is_forwarded_to(
     assert service.accepted == 2
 
 
-async def _start_on_unix_socket(nursery: trio.Nursery, path: Path, body: bytes = b"unix") -> Service:
+async def _start_on_unix_socket(
+    nursery: trio.Nursery, path: Path, body: bytes = b"unix", *, backlog: int = 128
+) -> Service:
     sock = trio.socket.socket(socket.AF_UNIX)
     await sock.bind(str(path))
-    sock.listen()
+    sock.listen(backlog)
     return await start_service(nursery, answering(body), listener=trio.SocketListener(sock))
 
 
@@ -208,6 +210,22 @@ async def test_a_unix_socket_that_comes_up_later_is_found(
     check_names_the_address(await fetch(server.public), f"unix:{tmp_path / 'app.sock'}"[:60])
     await _start_on_unix_socket(nursery, tmp_path / "app.sock")
     assert (await fetch(server.public)).body == b"unix"
+
+
+async def test_100_visitors_at_once_are_served_by_a_unix_socket_with_a_short_queue(
+    server: RunningServer, forward_to: ForwardTo, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    await _start_on_unix_socket(nursery, tmp_path / "app.sock", backlog=5)
+    await forward_to(f"unix:{tmp_path / 'app.sock'}")
+    statuses: list[int] = []
+
+    async def visit() -> None:
+        statuses.append((await fetch(server.public)).status)
+
+    async with trio.open_nursery() as visitors:
+        for _ in range(100):
+            visitors.start_soon(visit)
+    assert statuses == [200] * 100
 
 
 async def test_a_path_that_is_no_socket_gives_a_502_page(

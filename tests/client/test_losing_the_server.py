@@ -82,6 +82,11 @@ async def send_an_error(control, session, connection) -> None:
     await control.send_all(b'{"type":"error","message":"the tunnel is closed for repairs"}\n')
 
 
+async def send_an_error_and_close(control, session, connection) -> None:
+    await control.send_all(b'{"type":"error","message":"the tunnel is closed for repairs"}\n')
+    await session.aclose()
+
+
 async def send_nonsense(control, session, connection) -> None:
     await control.send_all(b"nonsense\n")
 
@@ -96,6 +101,7 @@ WAYS = [
     close_the_control_stream,
     reset_the_control_stream,
     send_an_error,
+    send_an_error_and_close,
     send_nonsense,
     send_another_message,
 ]
@@ -120,7 +126,7 @@ async def test_however_the_server_ends_the_tunnel_the_client_notices(engine, sta
         with trio.fail_after(10), pytest.raises(SessionClosed) as caught:
             await use(tunnel)
         assert isinstance(caught.value, OtunError)
-        if end is send_an_error:
+        if end in (send_an_error, send_an_error_and_close):
             assert "closed for repairs" in str(caught.value)
 
 

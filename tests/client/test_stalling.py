@@ -59,7 +59,8 @@ def largest_store() -> int:
 
 async def fetch_often(place, count: int = 100) -> None:
     for number in range(count):
-        answer = await fetch(place.public, f"/{number}"); assert answer.text == f"/{number}", answer.text[-400:]
+        answer = await fetch(place.public, f"/{number}")
+        assert answer.text == f"/{number}", answer.text[-400:]
 
 
 async def test_a_visitor_who_stops_reading_holds_at_most_a_window(tunnel_to) -> None:

@@ -133,7 +133,7 @@ async def test_a_server_that_says_nothing_is_given_up(engine, start_service, mon
         async for _ in connection:
             pass
 
-    monkeypatch.setattr("otun.client.tunnel.REGISTRATION_TIMEOUT", 0.1)
+    monkeypatch.setattr("otun.client.registration.REGISTRATION_TIMEOUT", 0.1)
     service = await start_service(say_nothing)
     with trio.fail_after(5):
         assert "answer" in await fail_to_open(service.address)
@@ -142,7 +142,7 @@ async def test_a_server_that_says_nothing_is_given_up(engine, start_service, mon
 async def test_a_server_that_does_not_even_accept_is_given_up_and_leaves_no_descriptor(
     engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("otun.client.tunnel.REGISTRATION_TIMEOUT", 0.1)
+    monkeypatch.setattr("otun.client.registration.REGISTRATION_TIMEOUT", 0.1)
     monkeypatch.setattr("otun.mux.drivers.CLOSE_TIMEOUT", 0.1)
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))

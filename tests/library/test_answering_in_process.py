@@ -7,7 +7,7 @@ from otun import SessionClosed, Stream, Tunnel, open_tunnel
 
 from ..server.harness import RunningServer
 from ..server.services import answer_with_target, receive_all, receive_head, response
-from ..server.visitors import connect, fetch, parse, receive_exactly, receive_until_reset, request
+from ..server.visitors import connect, fetch, parse, receive_exactly, receive_until_reset, request, reset
 
 
 @pytest.fixture
@@ -39,6 +39,27 @@ async def test_trio_serves_visitors_like_those_of_any_listener(
 
         for number in range(50):
             visitors.start_soon(visit, number)
+
+
+async def test_a_visitor_who_breaks_off_ends_his_own_handler_only(
+    server: RunningServer, tunnel: Tunnel, nursery: trio.Nursery
+) -> None:
+    async def answer(stream: trio.abc.HalfCloseableStream) -> None:
+        await receive_head(stream)
+        await stream.send_all(response(b"hello"))
+        async for _ in stream:
+            pass
+
+    nursery.start_soon(tunnel.serve, answer)
+    async with await connect(server.public) as steady:
+        for _ in range(5):
+            visitor = await connect(server.public)
+            await visitor.send_all(request())
+            await receive_exactly(visitor, len(response(b"hello")))
+            reset(visitor)
+        await steady.send_all(request())
+        await steady.send_eof()
+        assert parse(await receive_all(steady)).body == b"hello"
 
 
 async def test_an_accept_loop_serves_them_one_by_one(

@@ -1,0 +1,99 @@
+"""A client's registration with the server: made, kept alive, and ended with a reason."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+
+from ..addresses import TcpAddress
+from ..background import open_background
+from ..control.heartbeat import HEARTBEAT_INTERVAL
+from ..control.messages import Error, Heartbeat, HeartbeatAck, Register, Registered
+from ..errors import BadMessage, RegistrationRefused, ServerUnreachable
+from ..mux import ControlChannel, Session, SessionClosed, StreamReset
+
+REGISTRATION_TIMEOUT: Final = 10.0
+"""Seconds in which the server must answer a registration."""
+
+
+class Registration:
+    """What the server has granted.  Made by `open_registration`."""
+
+    def __init__(self, channel: ControlChannel, session: Session, granted: Registered) -> None:
+        self.url = granted.url
+        self.name = granted.subdomain
+        self._channel = channel
+        self._session = session
+        self._farewell: str | None = None
+        self._has_ended = trio.Event()
+
+    async def end_error(self) -> SessionClosed:
+        """Return why the tunnel has ended, in the server's words if it said any.  The session must have ended."""
+        await self._has_ended.wait()
+        if self._farewell is not None:
+            return SessionClosed(f"the server ended the tunnel: {self._farewell}")
+        return self._session.end_error()
+
+    async def send_heartbeats(self) -> None:
+        """Tell the server now and then that we are there, until the session ends."""
+        try:
+            while True:
+                await trio.sleep(HEARTBEAT_INTERVAL)
+                await self._channel.send(Heartbeat())
+        except (SessionClosed, StreamReset) as error:
+            self._session.fail(f"the control stream was lost: {error}")
+
+    async def receive_answers(self) -> None:
+        """Read what the server says until it says that the tunnel has ended, or says no more."""
+        try:
+            while isinstance(answer := await self._channel.receive(), HeartbeatAck):
+                pass
+            self._farewell = answer.message if isinstance(answer, Error) else "it sent an unexpected message"
+        except (StreamReset, BadMessage) as error:
+            self._farewell = str(error)
+        except trio.EndOfChannel:
+            self._farewell = "it closed the control stream"
+        except SessionClosed:
+            pass  # The session knows why.
+        finally:
+            self._has_ended.set()
+        self._session.fail(f"the server ended the tunnel: {self._farewell}")
+
+
+@asynccontextmanager
+async def open_registration(session: Session, server: TcpAddress, request: Register) -> AsyncIterator[Registration]:
+    """Register with the server at the other end of *session*, and stay registered until the body ends.
+
+    Raises `ServerUnreachable` when the other end does not answer as a server does, and `RegistrationRefused`.  When the
+    server ends the registration later, the session fails.
+    """
+    channel, granted = await _register(session, server, request)
+    registration = Registration(channel, session, granted)
+    async with open_background() as background:
+        background.start_soon(registration.send_heartbeats)
+        background.start_soon(registration.receive_answers)
+        yield registration
+
+
+async def _register(session: Session, server: TcpAddress, request: Register) -> tuple[ControlChannel, Registered]:
+    try:
+        with trio.fail_after(REGISTRATION_TIMEOUT):
+            channel = ControlChannel(await session.open_stream())
+            await channel.send(request)
+            answer = await channel.receive()
+    except trio.TooSlowError:
+        problem = f"did not answer within {REGISTRATION_TIMEOUT:.0f} seconds"
+    except (SessionClosed, StreamReset, BadMessage) as error:
+        problem = f"did not answer as an otun server does: {error}"
+    except trio.EndOfChannel:
+        problem = "closed the control stream without an answer"
+    else:
+        match answer:
+            case Registered():
+                return channel, answer
+            case Error(message, code, is_retryable):
+                raise RegistrationRefused(message, code=code, is_retryable=is_retryable)
+            case _:
+                problem = "answered the registration with something else"
+    raise ServerUnreachable(f"the server at {server} {problem}")

@@ -1,0 +1,163 @@
+"""Many visitors who do all kinds of things at once: each gets his own bytes, and nothing is left behind."""
+
+import gc
+import hashlib
+import logging
+import random
+
+import pytest
+import trio
+
+from otun.server.registry import Registry
+
+from ..server.harness import open_descriptors
+from ..server.services import receive_head, response
+from ..server.visitors import connect, parse, request, reset
+from .support import blocks
+from .test_relaying import check_no_streams_left
+
+COUNT = 150
+
+
+class Service:
+    """Does what the target says, which is the name of a method and its arguments."""
+
+    def __init__(self, seed: int) -> None:
+        self._chance = random.Random(seed)
+
+    async def __call__(self, connection: trio.SocketStream) -> None:
+        head, start = await receive_head(connection)
+        if not head:
+            return
+        _, verb, *arguments = head.split(b" ")[1].decode().split("/")
+        await getattr(self, verb)(connection, start, *map(int, arguments))
+
+    async def echo(self, connection: trio.SocketStream, start: bytes) -> None:
+        await connection.send_all(b"HTTP/1.1 200 OK\r\n\r\n" + start)
+        async for piece in connection:
+            await connection.send_all(piece)
+        await connection.send_eof()
+
+    async def digest(self, connection: trio.SocketStream, start: bytes) -> None:
+        digest = hashlib.sha256(start)
+        async for piece in connection:
+            digest.update(piece)
+        await connection.send_all(response(digest.hexdigest().encode()))
+
+    async def download(self, connection: trio.SocketStream, _start: bytes, size: int, seed: int) -> None:
+        await connection.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        for block in blocks(size, seed):
+            cut = self._chance.randrange(len(block))
+            await connection.send_all(block[:cut])
+            await connection.send_all(block[cut:])
+        await connection.send_eof()
+        async for _ in connection:
+            pass
+
+    async def hang(self, connection: trio.SocketStream, _start: bytes) -> None:
+        async for _ in connection:
+            pass
+
+    async def close(self, connection: trio.SocketStream, _start: bytes) -> None:
+        pass
+
+    async def reset(self, connection: trio.SocketStream, _start: bytes) -> None:
+        reset(connection)
+
+    async def half(self, connection: trio.SocketStream, _start: bytes, size: int) -> None:
+        await connection.send_all(response(bytes(size))[: size // 2])
+        reset(connection)
+
+
+class Visitor:
+    """Chooses what to do by chance."""
+
+    def __init__(self, public, chance: random.Random) -> None:
+        self._public = public
+        self._chance = chance
+
+    async def visit(self) -> None:
+        size = self._chance.choice([0, 1, 1000, 70_000, 300_000, 1_500_000])
+        verb = self._chance.choice(["echo", "digest", "download", "leave", "hang", "close", "reset", "half"])
+        async with await connect(self._public) as connection:
+            await getattr(self, verb)(connection, size)
+
+    async def _ask(self, connection: trio.SocketStream, target: str, body: bytes = b"") -> None:
+        sent = request(target) + body
+        while sent:
+            size = self._chance.choice([1, 50, 10_000, 200_000, len(sent)])
+            await connection.send_all(sent[:size])
+            sent = sent[size:]
+
+    async def _receive(self, connection: trio.SocketStream) -> bytes:
+        received = bytearray()
+        while piece := await connection.receive_some(self._chance.choice([10, 5000, 100_000])):
+            received += piece
+        return bytes(received)
+
+    async def echo(self, connection: trio.SocketStream, size: int) -> None:
+        body = b"".join(blocks(size, size))
+        async with trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                await self._ask(connection, "/echo", body)
+                await connection.send_eof()
+
+            nursery.start_soon(send)
+            assert (await self._receive(connection)).partition(b"\r\n\r\n")[2] == body
+
+    async def digest(self, connection: trio.SocketStream, size: int) -> None:
+        body = b"".join(blocks(size, size))
+        await self._ask(connection, "/digest", body)
+        await connection.send_eof()
+        assert parse(await self._receive(connection)).text == hashlib.sha256(body).hexdigest()
+
+    async def download(self, connection: trio.SocketStream, size: int) -> None:
+        seed = self._chance.randrange(1000)
+        await self._ask(connection, f"/download/{size}/{seed}")
+        assert parse(await self._receive(connection)).body == b"".join(blocks(size, seed))
+
+    async def leave(self, connection: trio.SocketStream, size: int) -> None:
+        await self._ask(connection, "/echo", bytes(size))
+        if self._chance.random() < 0.5:
+            reset(connection)
+
+    async def hang(self, connection: trio.SocketStream, size: int) -> None:
+        await self._ask(connection, "/hang", bytes(size))
+        await connection.send_eof()
+        assert parse(await self._receive(connection)).status == 502
+
+    async def close(self, connection: trio.SocketStream, _size: int) -> None:
+        await self._ask(connection, "/close")
+        assert parse(await self._receive(connection)).status == 502
+
+    async def reset(self, connection: trio.SocketStream, _size: int) -> None:
+        await self._ask(connection, "/reset")
+        await self._see_an_end(connection)
+
+    async def half(self, connection: trio.SocketStream, size: int) -> None:
+        await self._ask(connection, f"/half/{size}")
+        await self._see_an_end(connection)
+
+    async def _see_an_end(self, connection: trio.SocketStream) -> None:
+        with pytest.raises(trio.BrokenResourceError):
+            await self._receive(connection)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_all_kinds_of_visitors_at_once(
+    tunnel_to, registries: list[Registry], caplog: pytest.LogCaptureFixture, seed: int
+) -> None:
+    caplog.set_level(logging.WARNING, "otun")
+    chance = random.Random(seed)
+    place = await tunnel_to(Service(seed))
+    before = open_descriptors()
+    async with trio.open_nursery() as nursery:
+        for _ in range(COUNT):
+            nursery.start_soon(Visitor(place.public, random.Random(chance.random())).visit)
+    with trio.fail_after(10):
+        await check_no_streams_left(registries[0])
+        while len(open_descriptors()) > len(before):
+            await place.tunnel._session.ping()
+    gc.collect()
+    assert not [record.getMessage() for record in caplog.records]
