@@ -45,7 +45,7 @@ MAX_QUEUED_PONGS: Final = 32
 MAX_QUEUED_REFUSALS: Final = 1024
 """RSTs kept for a peer that opens streams beyond its backlog and does not read; one more ends the connection."""
 
-MAX_QUEUED_ENDS: Final = 16 * 1024
+MAX_QUEUED_ENDS: Final = 48 * 1024
 """FINs and RSTs kept for a peer that opens streams and does not read how they end."""
 
 ACKNOWLEDGE_TIMEOUT: Final = 30.0

@@ -110,14 +110,15 @@ class YamuxStream:
     def send_eof(self) -> None:
         """Queue a FIN behind the data.  Does nothing when our direction is closed already: two FINs kill some peers."""
         if self.can_send:
-            self._connection.queue_last(encode_header(WINDOW_UPDATE, FIN, self.id, 0))
+            # The state first: queueing may make the transport take everything and invite streams to send.
             self._advance(StreamInput.SEND_FIN)
+            self._connection.queue_last(encode_header(WINDOW_UPDATE, FIN, self.id, 0))
 
     def reset(self, code: int = 0) -> None:
         """End the stream both ways at once.  Does nothing when it is over.  The handler is not called."""
         if not self.is_over:
-            self._connection.queue_last(encode_header(WINDOW_UPDATE, RST, self.id, code))
             self._advance(StreamInput.SEND_RST)
+            self._connection.queue_last(encode_header(WINDOW_UPDATE, RST, self.id, code))
 
     # Receiving
 
@@ -129,12 +130,11 @@ class YamuxStream:
 
     def consume(self, size: int) -> None:
         """Say that *size* received bytes are used up.  From half a window on the peer is given it anew."""
-        ungranted = self.ungranted + size
-        if ungranted >= self._connection.update_threshold and self.is_expecting_data:
-            self.receive_credit += ungranted
-            self._owe(0, ungranted)
-            ungranted = 0
-        self.ungranted = ungranted
+        self.ungranted += size
+        if self.ungranted >= self._connection.update_threshold and self.is_expecting_data:
+            delta, self.ungranted = self.ungranted, 0
+            self.receive_credit += delta
+            self._owe(0, delta)
 
     @property
     def is_expecting_data(self) -> bool:
