@@ -5,7 +5,6 @@ taken yet.  A peer that breaks the rules gets GoAway 1, and `receive_data` raise
 """
 
 import math
-from collections import deque
 from enum import Enum
 from itertools import islice, takewhile
 from typing import Final
@@ -16,7 +15,6 @@ from .frames import (
     DATA,
     FIN,
     GO_AWAY,
-    HEADER_SIZE,
     MAX_UINT32,
     PING,
     RST,
@@ -27,26 +25,15 @@ from .frames import (
     encode_header,
 )
 from .handler import ConnectionHandler, StreamHandler
+from .send_queue import SendQueue
 from .states import StreamState
-from .stream import INITIAL_WINDOW, SHARED_FRAME_SIZE, SOLE_FRAME_SIZE, YamuxStream
+from .stream import INITIAL_WINDOW, YamuxStream
 
 DEFAULT_RECEIVE_WINDOW: Final = 1024 * 1024
 """Bytes that a peer may send on one stream before somebody reads.  256 KiB is slow on long links."""
 
 ACCEPT_BACKLOG: Final = 256
 """Opens without an answer, in either direction: what all yamux implementations allow."""
-
-SEND_QUEUE_LIMIT: Final = 512 * 1024
-"""Queued bytes from which on streams wait for room: two of the largest frames, so that the transport never idles."""
-
-MAX_QUEUED_PONGS: Final = 32
-"""Pongs kept for a peer that pings and does not read.  An honest peer has one ping under way, or a few."""
-
-MAX_QUEUED_REFUSALS: Final = 1024
-"""RSTs kept for a peer that opens streams beyond its backlog and does not read; one more ends the connection."""
-
-MAX_QUEUED_ENDS: Final = 48 * 1024
-"""FINs and RSTs kept for a peer that opens streams and does not read how they end."""
 
 ACKNOWLEDGE_TIMEOUT: Final = 30.0
 """Seconds after which a stream that nobody took is acknowledged all the same: hashicorp/yamux gives up at 75."""
@@ -76,7 +63,7 @@ class YamuxConnection:
         self.receive_window = receive_window
         self.update_threshold = receive_window // 2
         self.streams: dict[int, YamuxStream] = {}
-        self.queued_bytes = 0
+        self.output = SendQueue(handler.output_ready)
         self.has_gone_away = False
         self.has_peer_gone_away = False
         self._handler = handler
@@ -89,25 +76,13 @@ class YamuxConnection:
         # Inbound: where the body that is arriving goes, and whether a FIN stands behind it.
         self._body_stream: YamuxStream | None = None
         self._body_has_fin = False
-        # Outbound, in the order in which they leave.
-        self._urgent: list[bytes] = []
-        self._pongs: deque[int] = deque()
-        self._updates: dict[YamuxStream, None] = {}
-        self._refusals: list[int] = []
-        self._queue: list[bytes | memoryview] = []
-        self._is_output_announced = False
-        self._waiting_for_room: deque[YamuxStream] = deque()
-        self._invited: set[YamuxStream] = set()
-        self._is_refilling = False
-        self._last_sender: YamuxStream | None = None
-        self._queued_ends = 0
         # Streams with a deadline.  Each kind has one fixed delay, so that the first entry is always the next one due.
         self._unaccepted: dict[YamuxStream, float] = {}
         self._overdue: set[YamuxStream] = set()
         self._closing: dict[YamuxStream, float] = {}
 
     def __repr__(self) -> str:
-        return f"<YamuxConnection {self.role.name} streams={len(self.streams)} queued={self.queued_bytes}>"
+        return f"<YamuxConnection {self.role.name} streams={len(self.streams)} queued={self.output.queued_bytes}>"
 
     # Streams of our own
 
@@ -139,7 +114,7 @@ class YamuxConnection:
         delta = self.receive_window - INITIAL_WINDOW
         stream.receive_credit += delta
         stream.owed_flags, stream.owed_window = SYN, delta
-        self.owe_update(stream)
+        self.output.owe_update(stream)
         return stream
 
     # The session
@@ -148,8 +123,7 @@ class YamuxConnection:
         """Queue a ping ahead of all data, and return the value that its pong will carry."""
         value = self._next_ping
         self._next_ping = (value + 1) & MAX_UINT32
-        self._urgent.append(encode_header(PING, SYN, 0, value))
-        self._announce_output()
+        self.output.send_urgent(encode_header(PING, SYN, 0, value))
         return value
 
     def go_away(self, code: int = GoAwayCode.NORMAL) -> None:
@@ -159,18 +133,17 @@ class YamuxConnection:
         """
         if not self.has_gone_away:
             self.has_gone_away = True
-            self.queue_last(encode_header(GO_AWAY, 0, 0, code))
+            self.output.send_last(encode_header(GO_AWAY, 0, 0, code))
 
     def connection_lost(self) -> None:
         """Forget all streams, and tell each one's handler.  What the peer says from now on is ignored."""
         self._is_over = True
         streams = list(self.streams.values())
         self.streams.clear()
-        self._waiting_for_room.clear()
+        self.output.end_round()
         self._unaccepted.clear()
         self._overdue.clear()
         self._closing.clear()
-        self._invited.clear()
         self._body_stream = None
         for stream in streams:
             stream.state = StreamState.RESET
@@ -199,94 +172,18 @@ class YamuxConnection:
 
     # Output
 
-    def queue_data(self, header: bytes, body: bytes | memoryview, size: int) -> None:
-        """Queue a data frame."""
-        queue = self._queue
-        queue.append(header)
-        queue.append(body)
-        self.queued_bytes += size + HEADER_SIZE
-        if not self._is_output_announced:
-            self._announce_output()
-
-    def queue_last(self, header: bytes) -> None:
-        """Queue a FIN, an RST or a GoAway, behind the data."""
-        self._queue.append(header)
-        self.queued_bytes += HEADER_SIZE
-        self._queued_ends += 1
-        self._announce_output()
-
-    def owe_update(self, stream: YamuxStream) -> None:
-        """Remember that *stream* has a window update to send."""
-        self._updates[stream] = None
-        self._announce_output()
-
-    def _announce_output(self) -> None:
-        if not self._is_output_announced:
-            self._is_output_announced = True
-            self._handler.output_ready()
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of data, and of FINs and RSTs, that wait to leave."""
+        return self.output.queued_bytes
 
     def data_to_send(self) -> list[bytes | memoryview]:
         """Return everything that must leave now, and forget it: pings first, then what is owed, then data."""
-        self._is_output_announced = False
-        output: list[bytes | memoryview] = []
-        if self._urgent:
-            output.extend(self._urgent)
-            self._urgent.clear()
-        while self._pongs:
-            output.append(encode_header(PING, ACK, 0, self._pongs.popleft()))
-        if self._updates:
-            output.extend([stream.take_update() for stream in self._updates])
-            self._updates.clear()
-        if self._refusals:
-            output.extend([encode_header(WINDOW_UPDATE, RST, stream_id, 0) for stream_id in self._refusals])
-            self._refusals.clear()
-        if not output:
-            output, self._queue = self._queue, output
-        elif self._queue:
-            output.extend(self._queue)
-            self._queue.clear()
-        self.queued_bytes = self._queued_ends = 0
-        return output
-
-    def frame_size_for(self, stream: YamuxStream) -> int:
-        """Return the largest body that *stream* may queue now; 0 puts it at the end of the round."""
-        is_invited = stream in self._invited
-        self._invited.discard(stream)
-        if self.queued_bytes < SEND_QUEUE_LIMIT:
-            if not self._waiting_for_room and not self._invited:
-                return SOLE_FRAME_SIZE
-            if is_invited or stream is not self._last_sender:  # Otherwise it has just had its turn.
-                self._last_sender = stream
-                return SHARED_FRAME_SIZE
-        if not stream.is_waiting_for_room:
-            stream.is_waiting_for_room = True
-            self._waiting_for_room.append(stream)
-        return 0
+        return self.output.take()
 
     def refill(self) -> None:
-        """Invite the streams that wait for room to send one frame each in turn, until the queue is full again.
-
-        To be called after every `data_to_send`.  A handler that is a task sends later: until it asks for its allowance,
-        or leaves the round, room is kept for its frame.
-        """
-        waiting, invited = self._waiting_for_room, self._invited
-        self._is_refilling = True
-        try:
-            while waiting and self.queued_bytes + len(invited) * SHARED_FRAME_SIZE < SEND_QUEUE_LIMIT:
-                stream = waiting.popleft()
-                stream.is_waiting_for_room = False
-                if stream.can_send:
-                    invited.add(stream)
-                    stream.handler.window_opened()
-        finally:
-            self._is_refilling = False
-
-    def leave_round(self, stream: YamuxStream) -> None:
-        """*stream* does not want the turn to which it was invited: the next one may have it."""
-        if stream in self._invited:
-            self._invited.discard(stream)
-            if not self._is_refilling:
-                self.refill()
+        """Let the streams that wait for room in the queue send.  To be called after every `data_to_send`."""
+        self.output.refill()
 
     # Input
 
@@ -301,8 +198,7 @@ class YamuxConnection:
             self._decoder.feed(data)
         except RemoteProtocolError:
             self.has_gone_away = True
-            self._urgent.append(encode_header(GO_AWAY, 0, 0, GoAwayCode.PROTOCOL_ERROR))
-            self._announce_output()
+            self.output.send_urgent(encode_header(GO_AWAY, 0, 0, GoAwayCode.PROTOCOL_ERROR))
             raise
 
     def receive_eof(self) -> None:
@@ -345,9 +241,7 @@ class YamuxConnection:
             self.has_peer_gone_away = True
             self._handler.went_away(value)
         elif flags & SYN:
-            if len(self._pongs) < MAX_QUEUED_PONGS:
-                self._pongs.append(value)
-                self._announce_output()
+            self.output.send_pong(value)
         elif flags & ACK:
             self._handler.pong_received(value)
 
@@ -356,13 +250,10 @@ class YamuxConnection:
             raise RemoteProtocolError(f"the peer opened stream {stream_id}, an id that is not its to use")
         if stream_id in self.streams:
             raise RemoteProtocolError(f"the peer opened stream {stream_id} twice")
-        if self._queued_ends >= MAX_QUEUED_ENDS:
-            raise RemoteProtocolError("the peer opens streams without end and does not read how they end")
+        if self.output.is_overrun:
+            raise RemoteProtocolError("the peer opens streams without end and does not read what becomes of them")
         if self.has_gone_away or len(self._unaccepted) + len(self._overdue) >= ACCEPT_BACKLOG:
-            if len(self._refusals) >= MAX_QUEUED_REFUSALS:
-                raise RemoteProtocolError("the peer opens streams without end and reads no answers")
-            self._refusals.append(stream_id)
-            self._announce_output()
+            self.output.refuse(stream_id)
             return None
         stream = YamuxStream(self, stream_id, _NOBODY, is_local=False)
         self.streams[stream_id] = stream
@@ -414,7 +305,7 @@ class YamuxConnection:
         else:
             self.accepted(stream)
         if not stream.owed_flags:
-            self._updates.pop(stream, None)
+            self.output.forget_update(stream)
         if self._body_stream is stream:
             self._body_stream = None
 

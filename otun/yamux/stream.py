@@ -13,12 +13,6 @@ if TYPE_CHECKING:
 INITIAL_WINDOW = 256 * 1024
 """Bytes that either side of a stream may send before any window update (yamux spec, "Window Update")."""
 
-SHARED_FRAME_SIZE = 64 * 1024
-"""The largest body of a data frame while other streams wait: what one turn in the round is worth."""
-
-SOLE_FRAME_SIZE = 256 * 1024
-"""The largest body while no other stream waits.  64 KiB alone cost a fifth of the bulk throughput."""
-
 
 class YamuxStream:
     """A stream as the protocol sees it.  Made by `YamuxConnection` only.
@@ -89,12 +83,12 @@ class YamuxStream:
             self.is_waiting_for_window = True
             self.decline()
             return 0
-        most = self._connection.frame_size_for(self)
+        most = self._connection.output.frame_size_for(self)
         return most if most < credit else credit
 
     def decline(self) -> None:
         """Give up the turn that `StreamHandler.window_opened` announced: there is nothing to send any more."""
-        self._connection.leave_round(self)
+        self._connection.output.leave_round(self)
 
     def send_data(self, data: bytes | memoryview) -> None:
         """Queue *data*, at most `send_allowance` bytes, as one frame.  It must not change afterwards.
@@ -105,20 +99,20 @@ class YamuxStream:
             raise LocalProtocolError(f"stream {self.id} cannot send in state {self.state.name}")
         size = len(data)
         self.send_credit -= size
-        self._connection.queue_data(encode_header(DATA, 0, self.id, size), data, size)
+        self._connection.output.send_data(encode_header(DATA, 0, self.id, size), data, size)
 
     def send_eof(self) -> None:
         """Queue a FIN behind the data.  Does nothing when our direction is closed already: two FINs kill some peers."""
         if self.can_send:
             # The state first: queueing may make the transport take everything and invite streams to send.
             self._advance(StreamInput.SEND_FIN)
-            self._connection.queue_last(encode_header(WINDOW_UPDATE, FIN, self.id, 0))
+            self._connection.output.send_last(encode_header(WINDOW_UPDATE, FIN, self.id, 0))
 
     def reset(self, code: int = 0) -> None:
         """End the stream both ways at once.  Does nothing when it is over.  The handler is not called."""
         if not self.is_over:
             self._advance(StreamInput.SEND_RST)
-            self._connection.queue_last(encode_header(WINDOW_UPDATE, RST, self.id, code))
+            self._connection.output.send_last(encode_header(WINDOW_UPDATE, RST, self.id, code))
 
     # Receiving
 
@@ -176,7 +170,7 @@ class YamuxStream:
         """Merge a window update into the one that is still to be sent: however slow the peer reads, it is one."""
         self.owed_flags |= flags
         self.owed_window += delta
-        self._connection.owe_update(self)
+        self._connection.output.owe_update(self)
 
     def take_update(self) -> bytes:
         """Return the window update that is owed, as its frame."""
@@ -188,7 +182,7 @@ class YamuxStream:
         self.state = TRANSITIONS[self.state, event]
         if self.is_over:
             self._connection.forget(self)
-        self._connection.leave_round(self)
+        self._connection.output.leave_round(self)
 
     def receive_fin(self) -> None:
         """Apply a FIN from the peer.  A second one means nothing, nor does one for a stream that was just reset."""

@@ -7,7 +7,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from otun.yamux.connection import SEND_QUEUE_LIMIT
+from otun.yamux.send_queue import SEND_QUEUE_LIMIT
 
 from .pair import End, Party, make_pair, settle
 from .wire import HEADER_SIZE, KIB, MIB, WINDOW
