@@ -3,8 +3,9 @@
 from .answer import Answer
 from .channel import ControlChannel
 from .errors import SessionClosed, StreamReset
+from .opening import open_board_session, open_session
 from .patch import Patch, PatchOwner, Tap
-from .session import Opener, Session, open_board_session, open_session
+from .session import Opener, Session
 from .splice import splice
 from .stream import Stream
 

@@ -143,7 +143,8 @@ async def test_a_server_that_does_not_even_accept_is_given_up_and_leaves_no_desc
     engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("otun.client.registration.REGISTRATION_TIMEOUT", 0.1)
-    monkeypatch.setattr("otun.mux.drivers.CLOSE_TIMEOUT", 0.1)
+    for driver in ("task_driver", "board_driver"):
+        monkeypatch.setattr(f"otun.mux.{driver}.CLOSE_TIMEOUT", 0.1)
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         sock.listen()

@@ -163,7 +163,8 @@ async def test_a_transport_that_takes_nothing_for_10_seconds_ends_the_session(au
 @pytest.mark.conformance(79)
 async def test_a_socket_that_takes_nothing_ends_the_session(driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over both drivers; the switchboard needs sockets, and so the real clock: the limit is made small."""
-    monkeypatch.setattr("otun.mux.drivers.STALL_TIMEOUT", 0.05)
+    for module in ("task_driver", "board_driver"):
+        monkeypatch.setattr(f"otun.mux.{module}.STALL_TIMEOUT", 0.05)
     if driver == "tasks":
         ours, theirs = trio.testing.lockstep_stream_pair()
     else:
