@@ -12,7 +12,7 @@ from .options import ENVIRONMENT_HELP, CommonFlags, ConfigOption, LogLevelOption
 from .server import server
 
 # rich is never imported: it takes longer than everything else together, and it reads markup into what it prints.
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="otun",
     add_completion=False,
     no_args_is_help=True,

@@ -166,7 +166,8 @@ class ServicePatch(Patch):
         self._wait_for(attempt)
 
     def _wait_for(self, attempt: _Attempt) -> None:
-        self.sock, self._place, self._untried = attempt.sock, attempt.place, attempt.untried
+        self.sock: socket.socket = attempt.sock
+        self._place, self._untried = attempt.place, attempt.untried
         self.board.set_deadline(self, LOCAL_CONNECT_TIMEOUT)
         if attempt.is_queue_full:
             self._forwarder.retry_soon(self)

@@ -8,7 +8,7 @@ import trio
 
 from ..addresses import LocalAddress, UnixAddress
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 RESOLVE_INTERVAL: Final = 1.0
 """Seconds between two attempts to resolve the name anew after connections have failed."""
@@ -23,7 +23,7 @@ class LocalService:
     def __init__(self, address: LocalAddress) -> None:
         self.address = address
         self.places: tuple[Place, ...] = ()
-        self.problem = "its name has not been resolved yet"
+        self.problem: str = "its name has not been resolved yet"
         self._is_in_doubt = trio.Event()
 
     def __str__(self) -> str:

@@ -21,8 +21,8 @@ class Registration:
     """What the server has granted.  Made by `open_registration`."""
 
     def __init__(self, channel: ControlChannel, session: Session, granted: Registered) -> None:
-        self.url = granted.url
-        self.name = granted.subdomain
+        self.url: str = granted.url
+        self.name: str = granted.subdomain
         self._channel = channel
         self._session = session
         self._farewell: str | None = None

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from ..http.exchange import Exchange, ExchangeObserver
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 OnExchange: TypeAlias = Callable[[Exchange], None]
 

@@ -14,7 +14,7 @@ from ..switchboard import Endpoint, LingeringClose, Switchboard
 from ..switchboard.board import BYTES_PER_CALL
 from ..yamux import YamuxStream
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 HALF_CLOSED_TIMEOUT: Final = 300.0
 """Seconds that a patch may stay without any byte once one direction has ended: as long as a closed stream may."""
@@ -85,7 +85,7 @@ class Patch(Endpoint):
         self._unread = unread  # Read from the socket before it was patched.
         self._has_read_all = False
         self._moved = 0  # Bytes, since the deadline was last looked at.
-        self.has_received = False
+        self.has_received: bool = False
 
     def attach(self, stream: YamuxStream) -> None:
         """Name the other end.  The caller sees to it that the stream's handler is this patch."""

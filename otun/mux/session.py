@@ -18,7 +18,7 @@ from .drivers import Driver
 from .errors import SessionClosed, StreamReset
 from .stream import Stream
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 MAX_WAITING_OPENERS: Final = 4096
 """Visitors that may wait for the peer to answer earlier opens.  Beyond that it is better to tell them to come back."""

@@ -26,7 +26,7 @@ class TaskDriver:
         self._has_read_all = trio.Event()
         self._is_closed = trio.Event()
         self._tasks = trio.CancelScope()
-        self.is_backlogged = False
+        self.is_backlogged: bool = False
         session.attach(self)
 
     def start(self, nursery: trio.Nursery) -> None:

@@ -20,7 +20,7 @@ from .registry import Registration, Registry
 from .settings import ServerSettings
 from .urls import public_url
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 MAX_UNREGISTERED: Final = 1024
 """Connections that have not registered yet.  Each may take ten seconds and a few tens of KiB."""

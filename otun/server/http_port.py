@@ -16,7 +16,7 @@ from ..mux.patch import contained
 from ..switchboard import Endpoint, LingeringClose, Switchboard
 from .registry import Registry
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 HEAD_TIMEOUT: Final = 10.0
 """Seconds in which a visitor's first request head must be whole, and its stream be open."""

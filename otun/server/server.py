@@ -20,7 +20,7 @@ from .registry import Registry
 from .settings import ServerSettings
 from .visitor_task import serve_visitor
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 @attrs.frozen

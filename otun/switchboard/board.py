@@ -13,7 +13,7 @@ import trio
 from ..background import open_background
 from .deadlines import TICK, DeadlineWheel
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 HAS_SWITCHBOARD: Final = hasattr(select, "epoll")
 """Whether this system has epoll.  Elsewhere tasks move the bytes."""

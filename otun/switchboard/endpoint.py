@@ -52,16 +52,16 @@ class Endpoint:
     )
 
     def __init__(self, board: Switchboard, sock: socket.socket, *, is_connecting: bool = False) -> None:
-        self.board = board
-        self.sock = sock
+        self.board: Switchboard = board
+        self.sock: socket.socket = sock
         self.unsent: bytearray | None = None
-        self.deadline_slot = 0
-        self.is_connecting = is_connecting
-        self.is_closed = False
-        self.is_ending = False  # Writing is to be shut down once everything has left …
-        self.is_finished = False  # … and has been.
-        self.has_more = True  # The socket may have bytes that no event will announce again.
-        self.has_hung_up = False  # The other side has finished: read on until it shows.
+        self.deadline_slot: int = 0
+        self.is_connecting: bool = is_connecting
+        self.is_closed: bool = False
+        self.is_ending: bool = False  # Writing is to be shut down once everything has left …
+        self.is_finished: bool = False  # … and has been.
+        self.has_more: bool = True  # The socket may have bytes that no event will announce again.
+        self.has_hung_up: bool = False  # The other side has finished: read on until it shows.
 
     def __repr__(self) -> str:
         state = "closed" if self.is_closed else "connecting" if self.is_connecting else "open"

@@ -8,7 +8,7 @@ from typing import Final
 
 from .board import Switchboard
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 ACCEPTS_PER_CALL: Final = 64
 """Connections taken in one call, before the members that have bytes to move get their turn."""

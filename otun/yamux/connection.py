@@ -59,13 +59,13 @@ class YamuxConnection:
     def __init__(self, role: Role, handler: ConnectionHandler, *, receive_window: int = DEFAULT_RECEIVE_WINDOW) -> None:
         if not INITIAL_WINDOW <= receive_window <= MAX_UINT32:
             raise ValueError(f"a receive window must be between {INITIAL_WINDOW} and {MAX_UINT32} bytes")
-        self.role = role
-        self.receive_window = receive_window
-        self.update_threshold = receive_window // 2
+        self.role: Role = role
+        self.receive_window: int = receive_window
+        self.update_threshold: int = receive_window // 2
         self.streams: dict[int, YamuxStream] = {}
-        self.output = SendQueue(handler.output_ready)
-        self.has_gone_away = False
-        self.has_peer_gone_away = False
+        self.output: SendQueue = SendQueue(handler.output_ready)
+        self.has_gone_away: bool = False
+        self.has_peer_gone_away: bool = False
         self._handler = handler
         self._decoder = FrameDecoder(self)
         self._is_over = False

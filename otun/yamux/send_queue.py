@@ -37,7 +37,7 @@ class SendQueue:
     """The output of one connection.  *output_ready* is called when there is some and was none."""
 
     def __init__(self, output_ready: Callable[[], None]) -> None:
-        self.queued_bytes = 0
+        self.queued_bytes: int = 0
         self._output_ready = output_ready
         self._is_announced = False
         self._urgent: list[bytes] = []

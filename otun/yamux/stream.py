@@ -43,19 +43,19 @@ class YamuxStream:
         self, connection: "YamuxConnection", stream_id: int, handler: "StreamHandler", *, is_local: bool
     ) -> None:
         self._connection = connection
-        self.id = stream_id
-        self.handler = handler
-        self.state = StreamState.OPEN
-        self.is_local = is_local
-        self.is_acknowledged = False
-        self.is_read_closed = False
-        self.is_waiting_for_room = False
-        self.is_waiting_for_window = False
-        self.owed_flags = 0
-        self.owed_window = 0
-        self.send_credit = INITIAL_WINDOW
-        self.receive_credit = INITIAL_WINDOW
-        self.ungranted = 0
+        self.id: int = stream_id
+        self.handler: StreamHandler = handler
+        self.state: StreamState = StreamState.OPEN
+        self.is_local: bool = is_local
+        self.is_acknowledged: bool = False
+        self.is_read_closed: bool = False
+        self.is_waiting_for_room: bool = False
+        self.is_waiting_for_window: bool = False
+        self.owed_flags: int = 0
+        self.owed_window: int = 0
+        self.send_credit: int = INITIAL_WINDOW
+        self.receive_credit: int = INITIAL_WINDOW
+        self.ungranted: int = 0
 
     def __repr__(self) -> str:
         return f"<YamuxStream {self.id} {self.state.name}>"
