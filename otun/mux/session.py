@@ -12,7 +12,7 @@ import trio
 
 from ..errors import RemoteProtocolError
 from ..yamux import KeepAlive, Role, StreamHandler, YamuxConnection, YamuxStream
-from ..yamux.connection import DEFAULT_RECEIVE_WINDOW
+from ..yamux.connection import ACCEPT_BACKLOG, DEFAULT_RECEIVE_WINDOW
 from ..yamux.keepalive import KeepAliveAction
 from .drivers import Driver
 from .errors import SessionClosed, StreamReset
@@ -41,15 +41,17 @@ class Session(trio.abc.Listener[Stream]):
     and those of its streams raise `SessionClosed`.
     """
 
-    def __init__(self, role: Role, *, receive_window: int = DEFAULT_RECEIVE_WINDOW) -> None:
+    def __init__(
+        self, role: Role, *, receive_window: int = DEFAULT_RECEIVE_WINDOW, accept_backlog: int = ACCEPT_BACKLOG
+    ) -> None:
         self.on_stream: Callable[[YamuxStream], None] | None = None
-        self._connection = YamuxConnection(role, self, receive_window=receive_window)
+        self._connection = YamuxConnection(role, self, receive_window=receive_window, accept_backlog=accept_backlog)
         self._keepalive = KeepAlive(trio.current_time())
         self._timer = trio.CancelScope()
         self._driver: Driver | None = None
         self._error: SessionClosed | None = None
         self._ended = trio.Event()
-        self._unaccepted: deque[Stream] = deque()  # Bounded by `otun.yamux.connection.ACCEPT_BACKLOG`.
+        self._unaccepted: deque[Stream] = deque()  # Bounded by *accept_backlog*.
         self._acceptors = trio.lowlevel.ParkingLot()
         self._openers = trio.lowlevel.ParkingLot()
         self._waiting_openers: dict[Opener, None] = {}

@@ -25,6 +25,9 @@ logger: logging.Logger = logging.getLogger(__name__)
 MAX_UNREGISTERED: Final = 1024
 """Connections that have not registered yet.  Each may take ten seconds and a few tens of KiB."""
 
+CLIENT_BACKLOG: Final = 1
+"""Streams that a client may open before we look at them: the control stream, so that strangers cannot fill more."""
+
 FAREWELL_TIMEOUT: Final = 5.0
 """Seconds that the last message to a client may take."""
 

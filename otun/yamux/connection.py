@@ -33,7 +33,7 @@ DEFAULT_RECEIVE_WINDOW: Final = 1024 * 1024
 """Bytes that a peer may send on one stream before somebody reads.  256 KiB is slow on long links."""
 
 ACCEPT_BACKLOG: Final = 256
-"""Opens without an answer, in either direction: what all yamux implementations allow."""
+"""Opens without an answer, in either direction: what all yamux implementations allow.  See *accept_backlog*, too."""
 
 ACKNOWLEDGE_TIMEOUT: Final = 30.0
 """Seconds after which a stream that nobody took is acknowledged all the same: hashicorp/yamux gives up at 75."""
@@ -52,11 +52,19 @@ class Role(Enum):
 class YamuxConnection:
     """The rules of one connection.
 
-    *receive_window* is what each stream's peer may send unread, in bytes, at least 256 KiB.  Nothing here waits, and
-    nothing reads a clock: where time matters, it is an argument in seconds.
+    *receive_window* is what each stream's peer may send unread, in bytes, at least 256 KiB.  *accept_backlog* is how
+    many streams the peer may have opened that nobody has accepted; more are refused.  Nothing here waits, and nothing
+    reads a clock: where time matters, it is an argument in seconds.
     """
 
-    def __init__(self, role: Role, handler: ConnectionHandler, *, receive_window: int = DEFAULT_RECEIVE_WINDOW) -> None:
+    def __init__(
+        self,
+        role: Role,
+        handler: ConnectionHandler,
+        *,
+        receive_window: int = DEFAULT_RECEIVE_WINDOW,
+        accept_backlog: int = ACCEPT_BACKLOG,
+    ) -> None:
         if not INITIAL_WINDOW <= receive_window <= MAX_UINT32:
             raise ValueError(f"a receive window must be between {INITIAL_WINDOW} and {MAX_UINT32} bytes")
         self.role: Role = role
@@ -67,6 +75,7 @@ class YamuxConnection:
         self.has_gone_away: bool = False
         self.has_peer_gone_away: bool = False
         self._handler = handler
+        self._accept_backlog = accept_backlog
         self._decoder = FrameDecoder(self)
         self._is_over = False
         self._now = 0.0
@@ -252,7 +261,7 @@ class YamuxConnection:
             raise RemoteProtocolError(f"the peer opened stream {stream_id} twice")
         if self.output.is_overrun:
             raise RemoteProtocolError("the peer opens streams without end and does not read what becomes of them")
-        if self.has_gone_away or len(self._unaccepted) + len(self._overdue) >= ACCEPT_BACKLOG:
+        if self.has_gone_away or len(self._unaccepted) + len(self._overdue) >= self._accept_backlog:
             self.output.refuse(stream_id)
             return None
         stream = YamuxStream(self, stream_id, _NOBODY, is_local=False)
