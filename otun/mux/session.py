@@ -283,7 +283,8 @@ class Session(trio.abc.Listener[Stream]):
     def take_output(self) -> list[bytes | memoryview]:
         """Return what must leave now.  Streams that waited for room have sent again when this returns."""
         output = self._connection.data_to_send()
-        self._connection.refill()
+        if output:
+            self._connection.refill()
         return output
 
     async def keep_time(self) -> None:
