@@ -120,6 +120,31 @@ async def test_the_tunnel_outlives_a_cancelled_forward(server: RunningServer, st
                 nursery.cancel_scope.cancel()
 
 
+async def test_a_cancelled_forward_cuts_its_visitors_short_although_the_tunnel_stays(
+    server: RunningServer, start_service
+) -> None:
+    async def answer_half(connection: trio.SocketStream) -> None:
+        await receive_head(connection)
+        await connection.send_all(response(bytes(1000))[:500])
+        try:
+            await receive_all(connection)
+        finally:
+            service_has_noticed.set()
+
+    service_has_noticed = trio.Event()
+    service = await start_service(answer_half)
+    async with open_tunnel(server.control, name="app") as tunnel, await connect(server.public) as visitor:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tunnel.forward_to, service.address)
+            await visitor.send_all(request())
+            await receive_exactly(visitor, 500)
+            nursery.cancel_scope.cancel()
+        with trio.fail_after(5):
+            await receive_until_reset(visitor)
+            await service_has_noticed.wait()
+        assert "open" in repr(tunnel)
+
+
 async def test_who_comes_after_a_cancelled_forward_waits_for_accept(server: RunningServer, start_service) -> None:
     async def fail(connection: trio.SocketStream) -> None:
         raise AssertionError("nobody is forwarding any more")

@@ -46,6 +46,15 @@ async def test_a_port_in_use_is_said_in_one_line(engine, port: str) -> None:
         assert "in use" in await fail_to_listen(port, TcpAddress("127.0.0.1", sock.getsockname()[1]))
 
 
+@needs_ipv6
+@PORTS
+async def test_a_port_in_use_on_one_of_the_addresses_is_said_too(engine, port: str) -> None:
+    with socket.socket() as sock:
+        sock.bind(("0.0.0.0", 0))
+        sock.listen()
+        assert "in use" in await fail_to_listen(port, TcpAddress("", sock.getsockname()[1]))
+
+
 @PORTS
 async def test_an_address_of_another_machine_is_said_in_one_line(engine, port: str) -> None:
     assert "address" in await fail_to_listen(port, TcpAddress("192.0.2.1", 4443))

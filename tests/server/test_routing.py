@@ -125,7 +125,16 @@ async def test_without_a_domain_name_dot_localhost_goes_to_name(server: RunningS
         assert await reach(server, host) == "app"
 
 
-OTHER_HOSTS = ["127.0.0.1", "127.0.0.1:8080", "[::1]", "[::1]:8080", "[2001:DB8::7]:80", "your-server", "localhost"]
+OTHER_HOSTS = [
+    "127.0.0.1",
+    "127.0.0.1:8080",
+    "[::1]",
+    "[::1]:8080",
+    "[2001:DB8::7]:80",
+    "your-server",
+    "localhost",
+    "app.localhost.example",
+]
 
 
 @pytest.mark.parametrize("host", [*OTHER_HOSTS, "your-server.example.:8080", "app", "app.tunnel.example"])

@@ -1,13 +1,17 @@
 """Two connections that talk to each other, whatever happens in between."""
 
+import math
 import random
+from itertools import chain
 
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from otun.yamux.send_queue import SEND_QUEUE_LIMIT
+from otun.errors import LocalProtocolError
+from otun.yamux.connection import ACCEPT_BACKLOG, ACKNOWLEDGE_TIMEOUT, CLOSE_TIMEOUT
+from otun.yamux.send_queue import MAX_QUEUED_PONGS, SEND_QUEUE_LIMIT
 
 from .pair import End, Party, make_pair, settle
 from .wire import HEADER_SIZE, KIB, MIB, WINDOW
@@ -86,10 +90,14 @@ class TwoConnections(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.ends = make_pair(WINDOW, WINDOW + 100 * KIB)
+        self.pings = [0, 0]
+
+    @property
+    def parties(self) -> list[Party]:
+        return [*chain.from_iterable(end.parties.values() for end in self.ends)]
 
     def party(self, pick: int) -> Party:
-        parties = [party for end in self.ends for party in end.parties.values()]
-        return parties[pick % len(parties)]
+        return self.parties[pick % len(self.parties)]
 
     @initialize()
     def begin(self) -> None:
@@ -98,7 +106,11 @@ class TwoConnections(RuleBasedStateMachine):
 
     @rule(end=st.integers(0, 1))
     def open(self, end: int) -> None:
-        self.ends[end].open()
+        if self.ends[end].connection.may_ever_open:
+            self.ends[end].open()
+        else:
+            with pytest.raises(LocalProtocolError):
+                self.ends[end].open()
 
     @rule(pick=PICKS)
     def accept(self, pick: int) -> None:
@@ -113,11 +125,12 @@ class TwoConnections(RuleBasedStateMachine):
         self.party(pick).read(size)
 
     @rule(pick=PICKS)
-    def finish(self, pick: int) -> None:
+    def half_close(self, pick: int) -> None:
         self.party(pick).finish()
 
     @rule(pick=PICKS)
-    def close(self, pick: int) -> None:
+    def abandon(self, pick: int) -> None:
+        """Leave the stream, whatever is unread or unsent."""
         self.party(pick).stream.close(0.0)
 
     @rule(pick=PICKS)
@@ -126,7 +139,20 @@ class TwoConnections(RuleBasedStateMachine):
 
     @rule(end=st.integers(0, 1))
     def ping(self, end: int) -> None:
-        self.ends[end].connection.ping()
+        if self.pings[end] - len(self.ends[end].pongs) < MAX_QUEUED_PONGS:
+            self.ends[end].connection.ping()
+            self.pings[end] += 1
+
+    @rule(end=st.integers(0, 1), is_wanted=st.sampled_from([False, False, False, True]))
+    def go_away(self, end: int, is_wanted: bool) -> None:
+        """Not too often: nothing can be opened afterwards."""
+        if is_wanted:
+            self.ends[end].connection.go_away()
+
+    @rule(end=st.integers(0, 1), now=st.sampled_from([ACKNOWLEDGE_TIMEOUT, CLOSE_TIMEOUT]))
+    def let_time_pass(self, end: int, now: float) -> None:
+        """All streams came, and were left, at 0."""
+        self.ends[end].connection.handle_timeouts(now)
 
     @rule(end=st.integers(0, 1))
     def flush(self, end: int) -> None:
@@ -151,11 +177,18 @@ class TwoConnections(RuleBasedStateMachine):
     @invariant()
     def the_queues_have_an_end(self) -> None:
         for end in self.ends:
-            control = 2 * len(end.parties) * HEADER_SIZE
+            control = (2 * len(end.parties) + 1) * HEADER_SIZE
             assert end.connection.queued_bytes < SEND_QUEUE_LIMIT + WINDOW + HEADER_SIZE + control
+
+    @invariant()
+    def whoever_has_heard_the_end_has_heard_everything(self) -> None:
+        for end in self.ends:
+            for stream_id, party in end.parties.items():
+                assert not party.has_ended or party.received == end.other.parties[stream_id].sent
 
     def check_windows(self, end: End) -> None:
         assert {*end.connection.streams} == {*end.other.connection.streams}
+        assert end.pongs == [*range(self.pings[self.ends.index(end)])]
         for stream_id, stream in end.connection.streams.items():
             party, peer = end.parties[stream_id], end.other.parties[stream_id]
             assert stream.is_acknowledged
@@ -171,8 +204,33 @@ class TwoConnections(RuleBasedStateMachine):
             assert not (party.unsent and stream.can_send), "it has stalled"
             assert party.has_ended is not end.other.parties[stream_id].stream.can_send
 
+    def check_empty(self, end: End) -> None:
+        """All that remains of ended streams is that they have been."""
+        assert end.connection.streams == {}
+        assert end.connection.next_deadline == math.inf
+        assert end.connection.queued_bytes == 0
+        if not end.connection.may_ever_open:
+            return
+        opened = 0
+        while end.connection.can_open:
+            end.open()
+            opened += 1
+        assert opened == ACCEPT_BACKLOG, "a slot has leaked"
+        end.flush()
+        end.deliver(len(end.under_way))
+        assert len(end.other.connection.streams) == ACCEPT_BACKLOG, "a place in the backlog has leaked"
+
     def teardown(self) -> None:
         self.settle()
+        for party in self.parties:
+            party.finish()
+        settle(*self.ends)
+        self.check_empty(self.ends[0])
+        settle(*self.ends)
+        for party in self.parties:
+            party.stream.reset()
+        settle(*self.ends)
+        self.check_empty(self.ends[1])
 
 
 TestTwoConnections = TwoConnections.TestCase
