@@ -38,6 +38,7 @@ async def test_a_clean_close_sends_everything_then_goaway_0_then_ends_its_bytes(
         assert b"".join(frame.body for frame in frames) == body
         kinds = [(frame.kind, frame.length) for frame in frames if frame.kind == GO_AWAY]
         assert kinds == [(GO_AWAY, 0)]
+        await peer.send(data(1, b"not cut off: only writing was shut down"))
         assert frames[-1].kind == GO_AWAY or frames[-1].is_end_of(1)
         await peer.transport.aclose()
 

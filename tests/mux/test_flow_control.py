@@ -220,6 +220,21 @@ async def _echo_and_end(stream: Stream) -> None:
     await stream.send_eof()
 
 
+@pytest.mark.conformance(47)
+async def test_on_the_switchboard_everything_arrives_however_often_a_call_uses_up_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No socket holds as much as a turn is worth, so that turns are made small."""
+    monkeypatch.setattr("otun.mux.board_driver.READ_SIZE", 4 * 1024)
+    monkeypatch.setattr("otun.mux.board_driver.BYTES_PER_CALL", 16 * 1024)
+    body = pattern(3 * MIB)
+    async with board_session_pair() as (client, server), trio.open_nursery() as nursery:
+        stream = await client.open_stream()
+        nursery.start_soon(send_and_end, stream, body)
+        nursery.start_soon(_echo_and_end, await server.accept())
+        assert await receive_all(stream) == body
+
+
 @pytest.mark.conformance(48)
 async def test_a_read_returns_its_data_though_the_window_update_cannot_be_sent(driver: Driver) -> None:
     """The peer reads nothing: our transport is full, and the update has to stay."""

@@ -153,7 +153,7 @@ async def test_a_client_that_is_going_away_is_not_called_crowded(server: Running
 
 
 async def test_a_client_that_takes_no_more_visitors_does_not_keep_them_waiting_for_ever(
-    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with registered_client(server.control) as client:
         waiting = [await connect(server.public) for _ in range(256)]
@@ -164,8 +164,11 @@ async def test_a_client_that_takes_no_more_visitors_does_not_keep_them_waiting_f
         monkeypatch.setattr("otun.server.http_port.HEAD_TIMEOUT", 0.2)
         monkeypatch.setattr("otun.server.visitor_task.HEAD_TIMEOUT", 0.2)
         check_is_page(await fetch(server.public), 503)
+        nursery.start_soon(client.serve, answering(b"served"))
+        assert (await fetch(server.public)).body == b"served"
         for visitor in waiting:
-            await trio.aclose_forcefully(visitor)
+            async with visitor:
+                assert parse(await receive_all(visitor)).body == b"served"
 
 
 async def test_one_byte_and_no_more_is_passed_on_as_it_is(server: RunningServer, nursery: trio.Nursery) -> None:

@@ -7,7 +7,7 @@ import trio
 from .harness import RunningServer
 from .raw_client import registered_client, stream_count
 from .services import answer_with_target, answering, receive_all, response
-from .visitors import connect, fetch, parse, receive_exactly, request
+from .visitors import connect, fetch, parse, receive_exactly, request, reset
 
 BACKLOG = 256
 """Streams that may wait to be accepted."""
@@ -39,8 +39,11 @@ async def test_visitors_who_leave_while_they_wait_are_forgotten(server: RunningS
             await visitors[-1].send_all(request())
         while stream_count(client.session) < 1 + BACKLOG:
             await client.session.ping()
-        for visitor in visitors[::2]:
+        for visitor in visitors[::4]:
             await visitor.aclose()
+        for visitor in visitors[2::4]:
+            reset(visitor)
+        await client.session.ping()
         nursery.start_soon(client.serve, answering(b"served"))
         for visitor in visitors[1::2]:
             async with visitor:

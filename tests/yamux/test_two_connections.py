@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from otun.errors import LocalProtocolError
+from otun.yamux import StreamState
 from otun.yamux.connection import ACCEPT_BACKLOG, ACKNOWLEDGE_TIMEOUT, CLOSE_TIMEOUT
 from otun.yamux.send_queue import MAX_QUEUED_PONGS, SEND_QUEUE_LIMIT
 
@@ -91,6 +92,7 @@ class TwoConnections(RuleBasedStateMachine):
         super().__init__()
         self.ends = make_pair(WINDOW, WINDOW + 100 * KIB)
         self.pings = [0, 0]
+        self.sent_before_going: list[dict[int, int]] = [{}, {}]
 
     @property
     def parties(self) -> list[Party]:
@@ -102,6 +104,7 @@ class TwoConnections(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         for end in self.ends:
+            end.open()
             end.open()
 
     @rule(end=st.integers(0, 1))
@@ -146,8 +149,11 @@ class TwoConnections(RuleBasedStateMachine):
     @rule(end=st.integers(0, 1), is_wanted=st.sampled_from([False, False, False, True]))
     def go_away(self, end: int, is_wanted: bool) -> None:
         """Not too often: nothing can be opened afterwards."""
-        if is_wanted:
-            self.ends[end].connection.go_away()
+        connection = self.ends[end].connection
+        if is_wanted and not connection.has_gone_away:
+            sent = {stream_id: party.sent for stream_id, party in self.ends[end].parties.items()}
+            self.sent_before_going[end] = sent
+            connection.go_away()
 
     @rule(end=st.integers(0, 1), now=st.sampled_from([ACKNOWLEDGE_TIMEOUT, CLOSE_TIMEOUT]))
     def let_time_pass(self, end: int, now: float) -> None:
@@ -161,6 +167,11 @@ class TwoConnections(RuleBasedStateMachine):
     @rule(end=st.integers(0, 1), size=SIZES)
     def deliver(self, end: int, size: int) -> None:
         self.ends[end].deliver(size)
+
+    @rule(end=st.integers(0, 1))
+    def speak(self, end: int) -> None:
+        self.ends[end].flush()
+        self.ends[end].deliver(len(self.ends[end].under_way))
 
     @rule()
     def settle(self) -> None:
@@ -185,6 +196,25 @@ class TwoConnections(RuleBasedStateMachine):
         for end in self.ends:
             for stream_id, party in end.parties.items():
                 assert not party.has_ended or party.received == end.other.parties[stream_id].sent
+
+    @invariant()
+    def whoever_has_heard_the_goaway_has_heard_what_was_sent_before(self) -> None:
+        for end, sent_before in zip(reversed(self.ends), self.sent_before_going, strict=True):
+            if end.connection.has_peer_gone_away:
+                for stream_id, party in end.parties.items():
+                    assert (
+                        party.received >= sent_before.get(stream_id, 0)
+                        or party.stream.is_read_closed
+                        or party.stream.state is StreamState.RESET
+                    )
+
+    @invariant()
+    def any_frame_is_an_answer_to_an_open(self) -> None:
+        for end in self.ends:
+            for party in end.parties.values():
+                assert party.stream.is_acknowledged or not (
+                    party.stream.is_local and (party.received or party.has_ended)
+                )
 
     def check_windows(self, end: End) -> None:
         assert {*end.connection.streams} == {*end.other.connection.streams}
