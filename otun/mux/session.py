@@ -6,6 +6,7 @@ A `Session` is passive towards bytes: a driver feeds it what arrived and takes w
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from enum import Enum, auto
 from typing import Final, Protocol
 
 import trio
@@ -22,6 +23,13 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 MAX_WAITING_OPENERS: Final = 4096
 """Visitors that may wait for the peer to answer earlier opens.  Beyond that it is better to tell them to come back."""
+
+
+class _PingState(Enum):
+    """Where the keep-alive's ping is while the peer cannot have it yet."""
+
+    QUEUED = auto()
+    TAKEN = auto()  # By the driver, and alone, so that it is known when it has left.
 
 
 class Opener(Protocol):
@@ -47,6 +55,8 @@ class Session(trio.abc.Listener[Stream]):
         self.on_stream: Callable[[YamuxStream], None] | None = None
         self._connection = YamuxConnection(role, self, receive_window=receive_window, accept_backlog=accept_backlog)
         self._keepalive = KeepAlive(trio.current_time())
+        self._keepalive_ping: _PingState | None = None
+        self._behind_ping: list[bytes | memoryview] = []
         self._timer = trio.CancelScope()
         self._driver: Driver | None = None
         self._error: SessionClosed | None = None
@@ -282,9 +292,19 @@ class Session(trio.abc.Listener[Stream]):
 
     def take_output(self) -> list[bytes | memoryview]:
         """Return what must leave now.  Streams that waited for room have sent again when this returns."""
+        if self._keepalive_ping is _PingState.TAKEN:  # It has left: the transport has had everything before this.
+            self._keepalive_ping = None
+            self._keepalive.postpone(trio.current_time())
+            if self._behind_ping:
+                output, self._behind_ping = self._behind_ping, []
+                return output
         output = self._connection.data_to_send()
         if output:
             self._connection.refill()
+        if self._keepalive_ping is _PingState.QUEUED:
+            self._keepalive_ping = _PingState.TAKEN
+            self._behind_ping = output[1:]
+            return output[:1]
         return output
 
     async def keep_time(self) -> None:
@@ -299,10 +319,11 @@ class Session(trio.abc.Listener[Stream]):
             self._connection.handle_timeouts(now)
             action = self._keepalive.check(now)
             if action is KeepAliveAction.SEND_PING:
+                self._keepalive_ping = _PingState.QUEUED
                 self._connection.ping()
             elif action is KeepAliveAction.GIVE_UP and self._driver is not None:
-                if self._driver.is_backlogged:
-                    self._keepalive.postpone(now)  # Our ping may still stand in the queue of a slow link.
+                if self._keepalive_ping is not None and self._driver.is_backlogged:
+                    self._keepalive.postpone(now)  # Our ping still stands in the queue of a slow link.
                 else:
                     self.fail("the peer has not been heard for too long")
                     self._driver.abort()

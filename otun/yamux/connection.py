@@ -82,6 +82,7 @@ class YamuxConnection:
         self._next_id = role.value
         self._next_ping = 0
         self._unacknowledged = 0
+        self._reset_unanswered: list[YamuxStream] = []
         # Inbound: where the body that is arriving goes, and whether a FIN stands behind it.
         self._body_stream: YamuxStream | None = None
         self._body_has_fin = False
@@ -188,7 +189,10 @@ class YamuxConnection:
 
     def data_to_send(self) -> list[bytes | memoryview]:
         """Return everything that must leave now, and forget it: pings first, then what is owed, then data."""
-        return self.output.take()
+        output = self.output.take()
+        while self._reset_unanswered:
+            self._free_slot(self._reset_unanswered.pop())
+        return output
 
     def refill(self) -> None:
         """Let the streams that wait for room in the queue send.  To be called after every `data_to_send`."""
@@ -309,8 +313,9 @@ class YamuxConnection:
         self.streams.pop(stream.id, None)
         self._closing.pop(stream, None)
         if stream.is_local:
-            if not stream.is_acknowledged:  # We reset it before the peer answered; it may never do so now.
-                self._free_slot(stream)
+            if not stream.is_acknowledged:
+                # The peer may never answer now, but holds the slot until our RST is out: a SYN would overtake it.
+                self._reset_unanswered.append(stream)
         else:
             self.accepted(stream)
         if not stream.owed_flags:

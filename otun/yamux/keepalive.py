@@ -40,8 +40,9 @@ class KeepAlive:
         self._pinged_at = None
 
     def postpone(self, now: float) -> None:
-        """Give the peer a whole time-out from *now* on to answer: the ping cannot have reached it before."""
-        self._pinged_at = now
+        """Give the peer a whole time-out from *now* on to answer, if it owes one: the ping has not reached it before."""
+        if self._pinged_at is not None:
+            self._pinged_at = now
 
     def check(self, now: float) -> KeepAliveAction:
         """Say what is due at *now*.  `SEND_PING` is said once in each silence, and counted as done."""

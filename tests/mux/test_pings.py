@@ -160,6 +160,19 @@ async def test_the_dead_peers_deadline_holds_for_both_drivers(
 
 
 @pytest.mark.conformance(71)
+async def test_a_dead_peer_behind_a_slow_link_that_still_takes_bytes_is_closed_too(autojump_clock) -> None:
+    """Our ping may have to wait for what the driver holds, but not for all that is still to be sent."""
+    rate, writers, driver_holds = 25_000, 50, 768 * 1024
+    ours, _theirs = trio.testing.memory_stream_pair()
+    async with open_session(SlowStream(ours, rate), "client") as session, trio.open_nursery() as nursery:
+        for _ in range(writers):
+            stream = await session.open_stream()
+            nursery.start_soon(_expect_closed, lambda stream=stream: stream.send_all(bytes(MIB)))
+        await session.wait_closed()
+        assert trio.current_time() <= INTERVAL + driver_holds / rate + TIMEOUT
+
+
+@pytest.mark.conformance(71)
 async def test_a_peer_that_only_answers_pings_is_kept(autojump_clock) -> None:
     async with session_and_peer("tasks") as (session, peer), trio.open_nursery() as nursery:
         peer.answers_pings = True

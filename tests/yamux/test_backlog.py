@@ -88,6 +88,8 @@ def test_streams_closed_and_never_answered_give_their_slots_back_in_time() -> No
     for _ in range(BACKLOG):
         dialogue.open().close(10.0)
     dialogue.connection.handle_timeouts(dialogue.connection.next_deadline)
+    assert not dialogue.connection.can_open  # The next SYN would overtake the resets.
+    dialogue.say()
     assert dialogue.calls == [("slot_freed",)] * BACKLOG
     assert dialogue.connection.can_open
     assert dialogue.connection.streams == {}
