@@ -40,7 +40,7 @@ class KeepAlive:
         self._pinged_at = None
 
     def postpone(self, now: float) -> None:
-        """Give the peer a whole time-out from *now* on to answer, if it owes one: the ping has not reached it before."""
+        """Give the peer a whole time-out from *now* on to answer, if it owes one: the ping leaves only now."""
         if self._pinged_at is not None:
             self._pinged_at = now
 

@@ -9,7 +9,7 @@ import trio
 
 from otun import ServerUnreachable, Session, SessionClosed, Stream, TcpAddress
 from otun.client.registration import open_registration
-from otun.control.messages import Register, Registered
+from otun.control.messages import Register
 from otun.testing import session_pair
 
 SERVER = TcpAddress("server.example", 4443)
@@ -162,6 +162,24 @@ async def test_another_answer_to_the_registration_is_no_servers(autojump_clock, 
             await control.send_all(answer)
 
         nursery.start_soon(say_it)
+        with pytest.raises(ServerUnreachable, match=r"server\.example:4443"):
+            async with open_registration(client, SERVER, Register()):
+                pass
+
+
+@pytest.mark.parametrize("is_polite", [True, False], ids=["ending", "resetting"])
+async def test_a_control_stream_that_ends_without_an_answer_is_no_servers(autojump_clock, is_polite: bool) -> None:
+    async with session_pair() as (client, server), trio.open_nursery() as nursery:
+
+        async def end_it() -> None:
+            control = await server.accept()
+            await control.receive_some()
+            if is_polite:
+                await control.send_eof()
+            else:
+                control.reset()
+
+        nursery.start_soon(end_it)
         with pytest.raises(ServerUnreachable, match=r"server\.example:4443"):
             async with open_registration(client, SERVER, Register()):
                 pass

@@ -139,20 +139,29 @@ async def test_localhost_may_answer_on_one_of_its_addresses_only(
         assert large.body == b"found"
 
 
-async def _start_on_one_address(nursery: trio.Nursery, address: str) -> tuple[int, trio.socket.SocketType]:
+async def _start_on_one_address(nursery: trio.Nursery, address: str) -> tuple[int, socket.socket]:
     """Listen on *address*; give the port, and a socket that makes the other loopback address refuse there."""
-    is_four = address == "127.0.0.1"
-    families = (socket.AF_INET, socket.AF_INET6) if is_four else (socket.AF_INET6, socket.AF_INET)
-    listening, refusing = (trio.socket.socket(family) for family in families)
-    try:
-        await listening.bind((address, 0))
-        port = listening.getsockname()[1]
-        await refusing.bind(("::1" if is_four else "127.0.0.1", port))
-    except OSError as error:
-        pytest.skip(f"this machine has no second loopback address: {error}")
+    listening, refusing = _bind_two(address, "::1" if address == "127.0.0.1" else "127.0.0.1")
     listening.listen()
-    await start_service(nursery, answering(b"found"), listener=trio.SocketListener(listening))
-    return port, refusing
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+    await start_service(nursery, answering(b"found"), listener=listener)
+    return listening.getsockname()[1], refusing
+
+
+def _bind_two(first: str, second: str) -> tuple[socket.socket, socket.socket]:
+    """Bind sockets to both addresses, with one port that is free on both."""
+    for _ in range(20):
+        sockets = [socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) for address in (first, second)]
+        try:
+            sockets[0].bind((first, 0))
+            sockets[1].bind((second, sockets[0].getsockname()[1]))
+        except OSError as error:
+            reason = error
+            for sock in sockets:
+                sock.close()
+        else:
+            return sockets[0], sockets[1]
+    pytest.skip(f"this machine does not have both loopback addresses: {reason}")
 
 
 async def test_a_name_that_is_not_known_gives_a_502_page(server: RunningServer, forward_to: ForwardTo) -> None:
