@@ -54,6 +54,14 @@ class RemoteProtocolError(ProtocolError):
     """The peer sent something that the protocol forbids; the connection cannot go on."""
 
 
+class LimitExceeded(RemoteProtocolError):
+    """The peer has passed one of its session's limits; *limit* is the name of the field of `otun.SessionLimits`."""
+
+    def __init__(self, message: str, *, limit: str) -> None:
+        super().__init__(f"{message} (limit: {limit})")
+        self.limit = limit
+
+
 class BadMessage(RemoteProtocolError):
     """A control message that cannot be understood; its text says what is wrong with it."""
 

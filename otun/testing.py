@@ -3,20 +3,23 @@
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 import trio
 import trio.testing
 
 from .mux import Session, open_board_session, open_session
 from .switchboard import open_switchboard
-from .yamux.connection import DEFAULT_RECEIVE_WINDOW
+from .yamux import SessionLimits
+
+DEFAULT_LIMITS: Final = SessionLimits()
 
 __all__ = ["board_session_pair", "session_pair"]
 
 
 @asynccontextmanager
 async def session_pair(
-    *, receive_window: int = DEFAULT_RECEIVE_WINDOW, transports: tuple[trio.abc.Stream, trio.abc.Stream] | None = None
+    *, limits: SessionLimits = DEFAULT_LIMITS, transports: tuple[trio.abc.Stream, trio.abc.Stream] | None = None
 ) -> AsyncIterator[tuple[Session, Session]]:
     """Give a client's and a server's session that are connected in memory, or by *transports*.
 
@@ -24,19 +27,19 @@ async def session_pair(
     """
     client_side, server_side = transports or trio.testing.memory_stream_pair()
     async with (
-        open_session(client_side, "client", receive_window=receive_window) as client,
-        open_session(server_side, "server", receive_window=receive_window) as server,
+        open_session(client_side, "client", limits=limits) as client,
+        open_session(server_side, "server", limits=limits) as server,
     ):
         yield client, server
 
 
 @asynccontextmanager
-async def board_session_pair(*, receive_window: int = DEFAULT_RECEIVE_WINDOW) -> AsyncIterator[tuple[Session, Session]]:
+async def board_session_pair(*, limits: SessionLimits = DEFAULT_LIMITS) -> AsyncIterator[tuple[Session, Session]]:
     """The same over a pair of real sockets on a switchboard (Linux)."""
     client_side, server_side = socket.socketpair()
     async with (
         open_switchboard() as board,
-        open_board_session(board, client_side, "client", receive_window=receive_window) as client,
-        open_board_session(board, server_side, "server", receive_window=receive_window) as server,
+        open_board_session(board, client_side, "client", limits=limits) as client,
+        open_board_session(board, server_side, "server", limits=limits) as server,
     ):
         yield client, server

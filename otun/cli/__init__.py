@@ -1,17 +1,28 @@
-"""The command line: `otun server`, `otun client`, `otun http`, `otun demo`; `python -m otun.cli` is the same."""
+"""The command line: `otun server`, `otun client`, `otun http`, `otun demo`; `python -m otun.cli` is the same.
 
-from collections.abc import Sequence
-
-from .exit_codes import ExitCode
+Nothing is imported here, so that from the first milliseconds on Ctrl-C ends the program without a traceback.
+"""
 
 __all__ = ["main"]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line with *arguments*, or those of the process, and return the exit code."""
-    try:
-        from .app import run  # here, so that Ctrl-C during the import is no traceback
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line with *arguments*, or those of the process, and return the exit code.
 
-        return run(arguments)
+    It takes Ctrl-C over for good: the process ends at once, and in order while a command has something to close.
+    """
+    try:
+        _end_at_sigint()
     except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
+        return 130
+    from .app import run
+
+    return run(arguments)
+
+
+def _end_at_sigint() -> None:
+    """Let SIGINT end the process on the spot: nothing is open yet, and an exception could come out anywhere."""
+    import os
+    import signal
+
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))

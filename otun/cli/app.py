@@ -1,14 +1,14 @@
 """The typer application, and how it is run."""
 
-from collections.abc import Sequence
-
 import typer
 
+from ..errors import OtunError
 from .client import client, http
 from .demo import demo
 from .exit_codes import EPILOG, ExitCode
 from .failures import report_failure
 from .options import ENVIRONMENT_HELP, CommonFlags, ConfigOption, LogLevelOption, VerboseOption, VersionOption
+from .output import drop_printed
 from .server import server
 
 # rich is never imported: it takes longer than everything else together, and it reads markup into what it prints.
@@ -39,12 +39,15 @@ app.command(short_help="Short form: otun http 3000.", epilog=EPILOG)(http)
 app.command(short_help="Show a whole tunnel on this machine.", epilog=EPILOG)(demo)
 
 
-def run(arguments: Sequence[str] | None) -> int:
+def run(arguments: list[str] | None) -> int:
     """Run the application with *arguments*, or those of the process; report its errors and return the exit code."""
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="otun")
+        app(args=arguments, prog_name="otun")
     except SystemExit as ending:  # how click ends, also when all went well
         return ending.code if isinstance(ending.code, int) else ExitCode.FAILED
+    except OSError as error:  # Only click's help comes to this: what commands meet has a name, or comes in a group.
+        drop_printed()
+        return report_failure(OtunError(f"the output cannot be written: {error.strerror}"))
     except (Exception, BaseExceptionGroup) as error:
         return report_failure(error)
     return ExitCode.DONE

@@ -9,6 +9,7 @@ import typer
 
 from ..addresses import LocalAddress, TcpAddress, parse_local_address, parse_server_address
 from ..client import Tunnel, forward
+from ..control.names import normalize_name
 from ..errors import ConfigurationError
 from .escaping import escape_text
 from .layers import Layers, flag_for, parse_switch, variable_for
@@ -113,7 +114,7 @@ def read_client_options(layers: Layers) -> ClientOptions:
     return ClientOptions(
         server=server,
         local=local,
-        name=layers.read("name", str),
+        name=layers.read("name", normalize_name, alias="subdomain"),
         token=layers.read("token", check_token),
         log_requests=layers.read("log_requests", parse_switch),
     )

@@ -7,7 +7,7 @@ from typing import Final, Literal, TypeVar
 
 import attrs
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, InvalidName
 from .settings import ConfigFile
 
 _T = TypeVar("_T")
@@ -36,19 +36,25 @@ class Layers:
 
     _layers: tuple[Layer, ...]
 
-    def read(self, setting: str, parse: Callable[[str], _T]) -> _T | None:
+    def read(self, setting: str, parse: Callable[[str], _T], *, alias: str | None = None) -> _T | None:
         """Return what *parse* makes of the setting's strongest value; None when no source has one.
 
-        A `ConfigurationError` from *parse* is raised again with the name of the flag, variable or key before it.
+        *alias* is another name for the setting.  Raises `ConfigurationError` when one source has different values under
+        both.  Such an error from *parse*, or an `InvalidName`, is raised again with the name of the flag, variable or
+        key before it.
         """
         for layer in self._layers:
-            if setting not in layer.values:
+            given = {name: layer.values[name] for name in (setting, alias or setting) if name in layer.values}
+            if not given:
                 continue
+            if len(set(given.values())) > 1:
+                raise ConfigurationError(f"{' and '.join(map(layer.name_of, given))} are one setting, but differ")
+            name, value = given.popitem()
             try:
-                return parse(layer.values[setting])
-            except ConfigurationError as error:
+                return parse(value)
+            except (ConfigurationError, InvalidName) as error:
                 # The class is kept: AddressError is told apart from others by callers.
-                raise type(error)(f"{layer.name_of(setting)}: {error}") from error
+                raise type(error)(f"{layer.name_of(name)}: {error}") from error
         return None
 
     def read_path(self, setting: str) -> Path | None:

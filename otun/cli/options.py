@@ -12,7 +12,7 @@ from .. import __version__
 from .layers import Layers, open_layers
 from .logs import DEFAULT_LEVEL, configure_logging, parse_log_level
 from .output import open_stdout
-from .settings import read_config
+from .settings import ConfigFile, read_config
 
 
 def _print_version(is_wanted: bool) -> None:
@@ -67,10 +67,17 @@ def prepare(
     path = common.config or os.environ.get("OTUN_CONFIG")
     file = read_config(Path(path) if path else None, os.environ)
     layers = open_layers(section, {**flags, "log_level": common.log_level}, os.environ, file)
-    configure_logging(layers.read("log_level", parse_log_level) or parse_log_level(DEFAULT_LEVEL))
+    _set_up_logging(layers)
     return layers
 
 
 def set_up_logging(common: CommonFlags) -> None:
-    """Set up logging for a command that reads no settings.  Raises `ConfigurationError`."""
-    configure_logging(parse_log_level(common.log_level or DEFAULT_LEVEL))
+    """Set up logging as *common* and the environment say, without a configuration file.
+
+    Raises `ConfigurationError`.
+    """
+    _set_up_logging(open_layers("client", {"log_level": common.log_level}, os.environ, ConfigFile()))
+
+
+def _set_up_logging(layers: Layers) -> None:
+    configure_logging(layers.read("log_level", parse_log_level) or parse_log_level(DEFAULT_LEVEL))

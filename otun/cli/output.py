@@ -33,6 +33,11 @@ class Output:
                 self._is_gone = True
 
 
+def drop_printed() -> None:
+    """Let what was printed and could not be written go nowhere: Python would try again as it ends, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def open_stdout() -> Output:
     """Return the process's standard output; a closed one swallows what is written."""
     try:

@@ -13,6 +13,7 @@ import attrs
 from cattrs import BaseValidationError, Converter, ForbiddenExtraKeysError, transform_error
 
 from ..errors import ConfigurationError
+from .files import read_regular_file
 from .output import warn
 
 
@@ -36,6 +37,7 @@ class ClientTable:
     server: str | None = None
     local: str | None = None
     name: str | None = None
+    subdomain: str | None = None
     token: str | None = None
     log_requests: bool | None = None
     log_level: str | None = None
@@ -94,9 +96,7 @@ def read_config(path: Path | None, environ: Mapping[str, str]) -> ConfigFile:
     if where is None:
         return ConfigFile()
     try:
-        with where.open("rb") as file:
-            data = file.read()
-            mode = os.fstat(file.fileno()).st_mode
+        data, mode = read_regular_file(where)
     except (FileNotFoundError, NotADirectoryError) as error:
         if path is None:
             return ConfigFile()
@@ -120,6 +120,10 @@ def parse_config(data: bytes, path: Path) -> ConfigFile:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path}: {_locate(str(error), text)}") from error
+    except RecursionError:  # Without its traceback, which has a thousand lines.
+        raise ConfigurationError(f"{path}: arrays or tables are nested too deeply") from None
+    except ValueError as error:  # An integer of more digits than Python converts.
+        raise ConfigurationError(f"{path}: a value cannot be read: {error}") from error
     return _structure(tables, path)
 
 

@@ -7,18 +7,21 @@ from collections.abc import Awaitable, Callable
 import trio
 import typer
 
+from ..errors import OtunError
 from .exit_codes import exit_code_for_signal
 
 
 def run_until_signal(main: Callable[[], Awaitable[None]]) -> None:
     """Run *main* on Trio until it returns, raises, or a signal ends it: then raises `typer.Exit` with its code.
 
+    Raises `OtunError` when the system does not let Trio run.
+
     A second signal ends the process on the spot, in case that closing hangs.
     """
     try:
         received = trio.run(_run_beside_receiver, main)
-    except KeyboardInterrupt:  # before the receiver was open
-        received = signal.SIGINT
+    except OSError as error:  # What *main* meets comes in a group.
+        raise OtunError(f"Trio cannot start: {error.strerror}") from error
     if received is None:
         return
     # The process is ending: the same signal again (a terminal and a supervisor both send one) changes nothing.

@@ -1,6 +1,5 @@
 """Tokens: what a client shows the server to be let in."""
 
-import os
 import re
 import stat
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import ConfigurationError
+from .files import read_regular_file
 from .output import warn
 
 TOKENS_VARIABLE: Final = "OTUN_TOKENS"
@@ -29,9 +29,7 @@ def read_tokens_file(path: Path) -> frozenset[str]:
     can read the file.  Raises `ConfigurationError`.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read()
-            mode = os.fstat(file.fileno()).st_mode
+        data, mode = read_regular_file(path)
     except OSError as error:
         raise ConfigurationError(f"tokens file {path}: {error.strerror}") from error
     tokens = set()

@@ -9,14 +9,14 @@ import trio
 
 from ..addresses import LocalAddress
 from ..background import open_background
-from ..http import pages
-from ..mux import Answer, Patch, Session, Tap
+from ..mux import Patch, Session, Tap
 from ..switchboard import Switchboard
 from ..switchboard.endpoint import os_error
 from ..yamux import YamuxStream
 from .connecting import explain_connect_error
 from .local_service import LocalService, Place
 from .request_tap import OnExchange, RequestTap
+from .unreachable import UnreachableAnswer
 
 LOCAL_CONNECT_TIMEOUT: Final = 10.0
 """Seconds in which the local service must take a connection."""
@@ -68,6 +68,11 @@ class Forwarder:
         """A visitor has left."""
         self._patches.discard(patch)
 
+    def unreachable(self, stream: YamuxStream, reason: str, tap: Tap | None) -> UnreachableAnswer:
+        """Answer the visitor that the local service cannot be reached: never with an empty reply."""
+        self.service.failed()
+        return UnreachableAnswer(stream, self.board, str(self.service), reason, tap)
+
     def retry_soon(self, patch: "ServicePatch") -> None:
         """The service's queue is full: let *patch* try again in a moment."""
         self._before_full_queue[patch] = None
@@ -93,7 +98,7 @@ def connect_to_service(forwarder: Forwarder, stream: YamuxStream, tap: Tap | Non
     """Join *stream* with a new connection; if there can be none, answer it."""
     attempt = _begin_connecting(forwarder.service.places, forwarder.service.problem)
     if isinstance(attempt, str):
-        _answer_unreachable(forwarder, stream, attempt, tap, request=b"")
+        forwarder.unreachable(stream, attempt, tap)
         return
     patch = ServicePatch(forwarder, attempt, tap)
     patch.attach(stream)
@@ -138,21 +143,6 @@ def _connect(sock: socket.socket, address: str | tuple[str, int]) -> bool:
     if code not in (0, errno.EINPROGRESS, errno.EAGAIN):
         raise os_error(code)
     return code == errno.EAGAIN
-
-
-def _answer_unreachable(
-    forwarder: Forwarder, stream: YamuxStream, reason: str, tap: Tap | None, *, request: bytes | bytearray
-) -> None:
-    """Answer the visitor that the local service cannot be reached: never with an empty reply."""
-    now = forwarder.board.now
-    forwarder.service.failed()
-    page = pages.local_service_unreachable(str(forwarder.service), reason, is_head=request.startswith(b"HEAD "))
-    if tap is not None:
-        tap.from_socket(page, now)
-        tap.ended(now)
-    if not stream.is_over:
-        stream.consume(len(request))
-        Answer(stream, page, now)
 
 
 class ServicePatch(Patch):
@@ -216,7 +206,11 @@ class ServicePatch(Patch):
             self.board.close(self.sock)
             self._wait_for(attempt)
             return
-        tap, request = self._tap, self.unsent or b""
+        tap, received = self._tap, self.unsent
         self._tap = None
         self.close()
-        _answer_unreachable(self._forwarder, self._stream, attempt, tap, request=request)
+        answer = self._forwarder.unreachable(self._stream, attempt, tap)
+        if received:
+            answer.take(received)
+        if self.is_ending:
+            self._stream.handler.stream_ended()

@@ -20,11 +20,13 @@ REGISTRATION_TIMEOUT: Final = 10.0
 class Registration:
     """What the server has granted.  Made by `open_registration`."""
 
-    def __init__(self, channel: ControlChannel, session: Session, granted: Registered) -> None:
+    def __init__(self, channel: ControlChannel, session: Session, server: TcpAddress, granted: Registered) -> None:
         self.url: str = granted.url
         self.name: str = granted.subdomain
         self._channel = channel
         self._session = session
+        self._server = server
+        self._is_left = False
         self._farewell: str | None = None
         self._has_ended = trio.Event()
 
@@ -32,8 +34,18 @@ class Registration:
         """Return why the tunnel has ended, in the server's words if it said any.  The session must have ended."""
         await self._has_ended.wait()
         if self._farewell is not None:
-            return SessionClosed(f"the server ended the tunnel: {self._farewell}")
-        return self._session.end_error()
+            return SessionClosed(f"the server at {self._server} ended the tunnel: {self._farewell}")
+        error = self._session.end_error()
+        if self._is_left:
+            return error
+        reason = "it closed the connection" if error.is_clean else error
+        lost = SessionClosed(f"lost the server at {self._server}: {reason}", is_clean=error.is_clean, code=error.code)
+        lost.__cause__ = error
+        return lost
+
+    def leave(self) -> None:
+        """Take note that we end the tunnel, if it has not ended already: then the server is not lost."""
+        self._is_left = self._is_left or not self._session.is_closed
 
     async def send_heartbeats(self) -> None:
         """Tell the server now and then that we are there, until the session ends."""
@@ -69,11 +81,14 @@ async def open_registration(session: Session, server: TcpAddress, request: Regis
     server ends the registration later, the session fails.
     """
     channel, granted = await _register(session, server, request)
-    registration = Registration(channel, session, granted)
+    registration = Registration(channel, session, server, granted)
     async with open_background() as background:
         background.start_soon(registration.send_heartbeats)
         background.start_soon(registration.receive_answers)
-        yield registration
+        try:
+            yield registration
+        finally:
+            registration.leave()
 
 
 async def _register(session: Session, server: TcpAddress, request: Register) -> tuple[ControlChannel, Registered]:

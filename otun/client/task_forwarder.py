@@ -8,10 +8,12 @@ import trio
 from ..addresses import LocalAddress, UnixAddress
 from ..errors import LocalServiceUnreachable
 from ..http import pages
+from ..http.head import RequestHeadReader
 from ..mux import Session, SessionClosed, Stream, splice
 from .connecting import explain_connect_error
 from .forwarder import LOCAL_CONNECT_TIMEOUT
 from .request_tap import OnExchange, RequestTap
+from .unreachable import is_head_request
 
 DISCARD_TIMEOUT: Final = 60.0
 """Seconds for which a request that cannot be delivered is read all the same, so that its sender reads the answer."""
@@ -52,14 +54,27 @@ async def _connect(local: LocalAddress) -> trio.SocketStream:
 async def _answer_unreachable(stream: Stream, local: LocalAddress, reason: str, tap: RequestTap | None) -> None:
     """Answer the visitor that the local service cannot be reached, and read the request to its end."""
     with trio.move_on_after(DISCARD_TIMEOUT):
-        request = await stream.receive_some()
-        page = pages.local_service_unreachable(str(local), reason, is_head=request.startswith(b"HEAD "))
-        if tap is not None:
-            now = trio.current_time()
-            tap.to_socket(memoryview(request), now)
-            tap.from_socket(page, now)
-            tap.ended(now)
+        try:
+            is_head = await _receive_head(stream, tap)
+            page = pages.local_service_unreachable(str(local), reason, is_head=is_head)
+            if tap is not None:
+                tap.from_socket(page, trio.current_time())
+        finally:
+            if tap is not None:
+                tap.ended(trio.current_time())
         await stream.send_all(page)
         await stream.send_eof()
         while await stream.receive_some():
             pass
+
+
+async def _receive_head(stream: Stream, tap: RequestTap | None) -> bool:
+    """Receive the request until its head is whole; return whether it is a HEAD request."""
+    reader = RequestHeadReader()
+    async for data in stream:
+        if tap is not None:
+            tap.to_socket(memoryview(data), trio.current_time())
+        is_head = is_head_request(reader, data)
+        if is_head is not None:
+            return is_head
+    return False

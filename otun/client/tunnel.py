@@ -67,6 +67,7 @@ class Tunnel(trio.abc.Listener[Stream]):
 
     async def aclose(self) -> None:
         """End the tunnel; what was sent to visitors before is delivered.  Cancelled, it ends at once."""
+        self._registration.leave()
         await self._session.aclose()
 
     async def forward(self, host: str, port: int, *, on_exchange: OnExchange | None = None) -> None:

@@ -1,1 +1,5 @@
 """The control protocol: what client and server tell each other about a tunnel.  No I/O here, and no clock."""
+
+from .messages import Error, Heartbeat, HeartbeatAck, Message, Register, Registered
+
+__all__ = ["Error", "Heartbeat", "HeartbeatAck", "Message", "Register", "Registered"]

@@ -7,6 +7,7 @@ from .opening import open_board_session, open_session
 from .patch import Patch, PatchOwner, Tap
 from .session import Opener, Session
 from .splice import splice
+from .statistics import SessionStatistics, StreamStatistics
 from .stream import Stream
 
 __all__ = [
@@ -17,8 +18,10 @@ __all__ = [
     "PatchOwner",
     "Session",
     "SessionClosed",
+    "SessionStatistics",
     "Stream",
     "StreamReset",
+    "StreamStatistics",
     "Tap",
     "open_board_session",
     "open_session",

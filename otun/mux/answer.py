@@ -36,5 +36,8 @@ class Answer:
     def stream_reset(self, code: int) -> None:
         """The peer did not want to know."""
 
+    def evicted(self) -> None:
+        """Nothing is kept here."""
+
     def connection_lost(self) -> None:
         """Nobody is left to be answered."""

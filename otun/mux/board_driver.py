@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from ..switchboard import Endpoint, Switchboard
+from ..switchboard import Endpoint, Switchboard, unsent_bytes
 from ..switchboard.board import BYTES_PER_CALL, SECONDS_PER_CALL
 from ..switchboard.endpoint import READ_SIZE
-from .drivers import CLOSE_TIMEOUT, STALL_TIMEOUT
+from .drivers import CLOSE_TIMEOUT
 
 if TYPE_CHECKING:
     from .session import Session
@@ -29,14 +29,26 @@ NOT_SENT_LIMIT: Final = 256 * 1024
 class BoardDriver(Endpoint):
     """A session's own socket on the switchboard: all frames of a batch leave in one write."""
 
-    __slots__ = ("_closed", "_has_read_all", "_is_broken", "_is_draining", "_is_flushing", "_output", "_session")
+    __slots__ = (
+        "_closed",
+        "_has_read_all",
+        "_is_broken",
+        "_is_draining",
+        "_is_flushing",
+        "_left_in_kernel",
+        "_output",
+        "_session",
+        "_stall_timeout",
+    )
 
     def __init__(self, board: Switchboard, sock: socket.socket, session: "Session") -> None:
         super().__init__(board, sock)
         self._session = session
+        self._stall_timeout = session.limits.stall_timeout
         self._output: list[bytes | memoryview] = []
         self._closed = trio.Event()
         self._is_draining = False
+        self._left_in_kernel = 0
         self._has_read_all = False
         self._is_broken = False
         self._is_flushing = False
@@ -103,8 +115,13 @@ class BoardDriver(Endpoint):
             sent = self._send_for_a_turn()
         finally:
             self._is_flushing = False
-        if self._output and not self._session.is_closed and (sent or not self.deadline_slot):
-            self.board.set_deadline(self, STALL_TIMEOUT)
+        if self._output and (sent or not self.deadline_slot):
+            self.board.set_deadline(self, self._patience)
+
+    @property
+    def _patience(self) -> float:
+        """Seconds in which the peer must take something."""
+        return CLOSE_TIMEOUT if self._session.is_closed else self._stall_timeout
 
     def _send_for_a_turn(self) -> int:
         """Return how many bytes have left."""
@@ -151,8 +168,11 @@ class BoardDriver(Endpoint):
             if not self._is_draining:
                 self._is_draining = True
                 self.send_eof()
+                self._left_in_kernel = unsent_bytes(self.sock)
                 if self._has_read_all:
                     self.close()
+                else:
+                    self.board.set_deadline(self, CLOSE_TIMEOUT)
         elif self.deadline_slot:
             self.board.clear_deadline(self)
 
@@ -166,12 +186,16 @@ class BoardDriver(Endpoint):
 
     def deadline_passed(self) -> None:
         """The peer does not take what we send, or does not close."""
-        if self._output and not self._session.is_closed and self._send_output():
+        if self._output and self._send_output():
             # A slow peer may take bytes for long before the kernel says that there is room.
-            self.board.set_deadline(self, STALL_TIMEOUT)
+            self.board.set_deadline(self, self._patience)
             self.output_ready()
             return
-        self._session.fail(f"the peer took no bytes for {STALL_TIMEOUT:.0f} seconds")
+        if self._is_draining and (left := unsent_bytes(self.sock)) < self._left_in_kernel:
+            self._left_in_kernel = left
+            self.board.set_deadline(self, CLOSE_TIMEOUT)
+            return
+        self._session.fail(f"the peer took no bytes for {self._stall_timeout:g} seconds")
         self.abort()
 
     def abort(self) -> None:
@@ -188,8 +212,7 @@ class BoardDriver(Endpoint):
     async def aclose(self) -> None:
         """Wait until everything has left and the peer has closed."""
         try:
-            with trio.move_on_after(CLOSE_TIMEOUT):
-                await self._closed.wait()
+            await self._closed.wait()
         finally:
             self.abort()
 

@@ -3,10 +3,7 @@
 from typing import Final, Protocol
 
 CLOSE_TIMEOUT: Final = 5.0
-"""Seconds that an orderly end may take: sending what is queued, and waiting for the peer to close its side."""
-
-STALL_TIMEOUT: Final = 10.0
-"""Seconds in which a transport must take at least some bytes, or the session fails, as in hashicorp/yamux."""
+"""Seconds in which, at an orderly end, the peer must take something of what is left, and then close its side."""
 
 
 class Driver(Protocol):

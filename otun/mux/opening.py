@@ -3,39 +3,35 @@
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Literal
+from typing import Final, Literal
 
 import trio
 
 from ..background import open_background
 from ..switchboard import Switchboard
-from ..yamux import Role
-from ..yamux.connection import ACCEPT_BACKLOG, DEFAULT_RECEIVE_WINDOW
+from ..yamux import Role, SessionLimits
 from .board_driver import BoardDriver
 from .session import Session
 from .task_driver import TaskDriver
 
 RoleName = Literal["client", "server"]
 
+DEFAULT_LIMITS: Final = SessionLimits()
+
 
 @asynccontextmanager
 async def open_session(
-    transport: trio.abc.Stream,
-    role: RoleName | Role,
-    *,
-    receive_window: int = DEFAULT_RECEIVE_WINDOW,
-    accept_backlog: int = ACCEPT_BACKLOG,
+    transport: trio.abc.Stream, role: RoleName | Role, *, limits: SessionLimits = DEFAULT_LIMITS
 ) -> AsyncIterator[Session]:
     """Run a yamux session over *transport*, which belongs to it from now on, until the body ends.
 
-    *role* is "client" on the side that connected and "server" on the other; they must differ.  *receive_window* is what
-    the peer may send on each stream before somebody reads it, in bytes, from 256 KiB on; *accept_backlog* is how many
-    streams of the peer's may wait for `Session.accept`.
+    *role* is "client" on the side that connected and "server" on the other; they must differ.  *limits* is what the
+    peer may make the session keep, do and wait for.
 
     On leaving, the session is closed as by `Session.aclose`.  The body's exceptions come out as they are; a connection
     that fails does not interrupt the body: the next call on the session or a stream of it raises `SessionClosed`.
     """
-    session = Session(_role(role), receive_window=receive_window, accept_backlog=accept_backlog)
+    session = Session(_role(role), limits)
     async with open_background() as background:
         driver = TaskDriver(transport, session)
         driver.start(background)
@@ -49,11 +45,10 @@ async def open_board_session(
     sock: socket.socket,
     role: RoleName | Role,
     *,
-    receive_window: int = DEFAULT_RECEIVE_WINDOW,
-    accept_backlog: int = ACCEPT_BACKLOG,
+    limits: SessionLimits = DEFAULT_LIMITS,
 ) -> AsyncIterator[Session]:
     """Run a session over a connected socket on *board*, as `open_session` does over a Trio stream."""
-    session = Session(_role(role), receive_window=receive_window, accept_backlog=accept_backlog)
+    session = Session(_role(role), limits)
     async with open_background() as background:
         BoardDriver(board, sock, session)
         async with _running(session, background):

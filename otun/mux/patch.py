@@ -186,6 +186,12 @@ class Patch(Endpoint):
         self._stream_lost()
 
     @contained
+    def evicted(self) -> None:
+        """The socket takes too little, and the session holds too much."""
+        logger.warning("%r was cut short: it holds more than any other stream of a session that holds too much", self)
+        self.close(with_reset=True)
+
+    @contained
     def connection_lost(self) -> None:
         """The session is gone."""
         self._stream_lost()
@@ -197,7 +203,7 @@ class Patch(Endpoint):
             # The stream's end had arrived: the socket's other side has a right to all of it.
             self._hand_over(b"")
         else:
-            self.close(with_reset=True)
+            self.abort()
 
     def _hand_over(self, last_bytes: bytes) -> None:
         """Leave the socket to a `LingeringClose` that sends what is left, and *last_bytes*."""

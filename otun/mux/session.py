@@ -6,30 +6,20 @@ A `Session` is passive towards bytes: a driver feeds it what arrived and takes w
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from enum import Enum, auto
-from typing import Final, Protocol
+from typing import Protocol
 
 import trio
 
 from ..errors import RemoteProtocolError
-from ..yamux import KeepAlive, Role, StreamHandler, YamuxConnection, YamuxStream
-from ..yamux.connection import ACCEPT_BACKLOG, DEFAULT_RECEIVE_WINDOW
-from ..yamux.keepalive import KeepAliveAction
+from ..yamux import Role, SessionLimits, StreamHandler, YamuxConnection, YamuxStream
 from .drivers import Driver
-from .errors import SessionClosed, StreamReset
+from .errors import SessionClosed
+from .pings import Pings, Pulse
+from .serving import serve_streams
+from .statistics import SessionStatistics, statistics_of
 from .stream import Stream
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-MAX_WAITING_OPENERS: Final = 4096
-"""Visitors that may wait for the peer to answer earlier opens.  Beyond that it is better to tell them to come back."""
-
-
-class _PingState(Enum):
-    """Where the keep-alive's ping is while the peer cannot have it yet."""
-
-    QUEUED = auto()
-    TAKEN = auto()  # By the driver, and alone, so that it is known when it has left.
 
 
 class Opener(Protocol):
@@ -49,24 +39,21 @@ class Session(trio.abc.Listener[Stream]):
     and those of its streams raise `SessionClosed`.
     """
 
-    def __init__(
-        self, role: Role, *, receive_window: int = DEFAULT_RECEIVE_WINDOW, accept_backlog: int = ACCEPT_BACKLOG
-    ) -> None:
+    def __init__(self, role: Role, limits: SessionLimits) -> None:
+        self.limits: SessionLimits = limits
         self.on_stream: Callable[[YamuxStream], None] | None = None
-        self._connection = YamuxConnection(role, self, receive_window=receive_window, accept_backlog=accept_backlog)
-        self._keepalive = KeepAlive(trio.current_time())
-        self._keepalive_ping: _PingState | None = None
-        self._behind_ping: list[bytes | memoryview] = []
+        self._connection = YamuxConnection(role, self, limits=limits)
+        self._pings = Pings(self._connection)
+        self._pulse = Pulse(self._connection)
         self._timer = trio.CancelScope()
         self._driver: Driver | None = None
         self._error: SessionClosed | None = None
         self._ended = trio.Event()
-        self._unaccepted: deque[Stream] = deque()  # Bounded by *accept_backlog*.
+        self._unaccepted: deque[Stream] = deque()  # Bounded by `SessionLimits.accept_backlog`.
         self._acceptors = trio.lowlevel.ParkingLot()
         self._openers = trio.lowlevel.ParkingLot()
         self._waiting_openers: dict[Opener, None] = {}
         self._is_granting = False
-        self._pings: dict[int, trio.Event] = {}
 
     def __repr__(self) -> str:
         state = "open" if self._error is None else "ended"
@@ -100,7 +87,7 @@ class Session(trio.abc.Listener[Stream]):
         if self._connection.can_open:
             opener.slot_granted(self)
             return True
-        if len(self._waiting_openers) >= MAX_WAITING_OPENERS:
+        if len(self._waiting_openers) >= self.limits.max_waiting_opens:
             return False
         self._waiting_openers[opener] = None
         return True
@@ -153,28 +140,7 @@ class Session(trio.abc.Listener[Stream]):
         orderly way and all handlers are done; raises `SessionClosed` when it failed.  An exception of a handler ends
         the serving and is raised as it is, except for `StreamReset` and `SessionClosed`, which end that handler only.
         """
-        bugs: list[Exception] = []
-        ended: SessionClosed
-
-        async def handle(stream: Stream) -> None:
-            try:
-                await _handle_stream(handler, stream)
-            except Exception as error:
-                bugs.append(error)
-                nursery.cancel_scope.cancel()
-
-        try:
-            async with trio.open_nursery() as nursery:
-                try:
-                    while True:
-                        nursery.start_soon(handle, await self.accept())
-                except SessionClosed as error:
-                    ended = error
-        finally:
-            if bugs:
-                raise bugs[0]
-        if not ended.is_clean:
-            raise ended
+        await serve_streams(self, handler)
 
     # The session
 
@@ -185,16 +151,14 @@ class Session(trio.abc.Listener[Stream]):
         answer is ignored.
         """
         self._check_open()
-        answered = trio.Event()
-        value = self._connection.ping()
-        self._pings[value] = answered
-        started = trio.current_time()
-        try:
-            await answered.wait()
-        finally:
-            del self._pings[value]
-        self._check_open()
-        return trio.current_time() - started
+        round_trip = await self._pings.measure()
+        if round_trip is None:
+            raise self.end_error()
+        return round_trip
+
+    def statistics(self) -> SessionStatistics:
+        """Take stock of the session: round trip, credit and buffered bytes, in all and for each stream."""
+        return statistics_of(self._connection, self._pings.round_trip)
 
     def go_away(self) -> None:
         """Tell the peer that no new streams are taken; those that exist go on.  Does not wait."""
@@ -203,9 +167,10 @@ class Session(trio.abc.Listener[Stream]):
         self._refuse_openers()
 
     async def aclose(self) -> None:
-        """End the session.  What was sent before is delivered first, for at most `CLOSE_TIMEOUT` seconds.
+        """End the session.  What was sent before is delivered first, for as long as the peer takes it.
 
-        Streams that have not finished are cut short.  Cancelled, the transport is closed at once.
+        A peer that takes nothing for `CLOSE_TIMEOUT` seconds, or does not close in that time when it has everything,
+        is not waited for.  Streams that have not finished are cut short.  Cancelled, the transport is closed at once.
         """
         if self._error is None:
             self._connection.go_away()
@@ -250,8 +215,7 @@ class Session(trio.abc.Listener[Stream]):
         self._error = error
         self._connection.connection_lost()
         self._refuse_openers()
-        for answered in self._pings.values():
-            answered.set()
+        self._pings.session_ended()
         self._acceptors.unpark_all()
         self._ended.set()
         self._timer.cancel()
@@ -269,7 +233,7 @@ class Session(trio.abc.Listener[Stream]):
         if self._error is not None:
             return
         now = trio.current_time()
-        self._keepalive.bytes_received(now)
+        self._pulse.bytes_received(now)
         try:
             self._connection.receive_data(data, now)
         except RemoteProtocolError as error:
@@ -292,41 +256,21 @@ class Session(trio.abc.Listener[Stream]):
 
     def take_output(self) -> list[bytes | memoryview]:
         """Return what must leave now.  Streams that waited for room have sent again when this returns."""
-        if self._keepalive_ping is _PingState.TAKEN:  # It has left: the transport has had everything before this.
-            self._keepalive_ping = None
-            self._keepalive.postpone(trio.current_time())
-            if self._behind_ping:
-                output, self._behind_ping = self._behind_ping, []
-                return output
-        output = self._connection.data_to_send()
-        if output:
-            self._connection.refill()
-        if self._keepalive_ping is _PingState.QUEUED:
-            self._keepalive_ping = _PingState.TAKEN
-            self._behind_ping = output[1:]
-            return output[:1]
-        return output
+        return self._pulse.take_output()
 
     async def keep_time(self) -> None:
         """See to everything that is a matter of time, until the session ends."""
         while not self._ended.is_set():
-            deadline = min(self._keepalive.deadline, self._connection.next_deadline)
+            deadline = min(self._pulse.deadline, self._connection.next_deadline)
             with trio.CancelScope(deadline=deadline) as self._timer:
                 await trio.sleep_forever()
             if self._ended.is_set():
                 return
             now = trio.current_time()
             self._connection.handle_timeouts(now)
-            action = self._keepalive.check(now)
-            if action is KeepAliveAction.SEND_PING:
-                self._keepalive_ping = _PingState.QUEUED
-                self._connection.ping()
-            elif action is KeepAliveAction.GIVE_UP and self._driver is not None:
-                if self._keepalive_ping is not None and self._driver.is_backlogged:
-                    self._keepalive.postpone(now)  # Our ping still stands in the queue of a slow link.
-                else:
-                    self.fail("the peer has not been heard for too long")
-                    self._driver.abort()
+            if self._driver is not None and not self._pulse.check(now, is_backlogged=self._driver.is_backlogged):
+                self.fail("the peer has not been heard for too long")
+                self._driver.abort()
 
     # What the connection calls (`otun.yamux.ConnectionHandler`)
 
@@ -366,10 +310,20 @@ class Session(trio.abc.Listener[Stream]):
                 self._is_granting = False
 
     def pong_received(self, value: int) -> None:
-        """Wake whoever sent the ping.  Pongs nobody asked for are ignored."""
-        answered = self._pings.get(value)
-        if answered is not None:
-            answered.set()
+        """Wake whoever sent the ping."""
+        self._pings.answered(value)
+
+    def current_time(self) -> float:
+        """Return Trio's time."""
+        return trio.current_time()
+
+    def round_trip_wanted(self) -> None:
+        """Measure one for the windows."""
+        self._pings.send(self._round_trip_ended)
+
+    def _round_trip_ended(self, seconds: float | None) -> None:
+        if seconds is not None:
+            self._connection.round_trip_ended(seconds)
 
     def went_away(self, code: int) -> None:
         """Open nothing more; end at once unless the peer only drains."""
@@ -388,15 +342,3 @@ class Session(trio.abc.Listener[Stream]):
         """Have the driver take the output."""
         if self._driver is not None:
             self._driver.output_ready()
-
-
-async def _handle_stream(handler: Callable[[Stream], Awaitable[object]], stream: Stream) -> None:
-    try:
-        await handler(stream)
-    except (StreamReset, SessionClosed):
-        stream.reset()  # The peer's doing: it concerns nobody but this handler.
-    except BaseException:
-        stream.reset()
-        raise
-    else:
-        await stream.aclose()

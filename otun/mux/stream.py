@@ -242,6 +242,15 @@ class Stream(trio.abc.HalfCloseableStream):
         self._wake_reader()
         self._wake_writer()
 
+    def evicted(self) -> None:
+        """Wake everybody.  What is unread is gone."""
+        self._error = StreamReset(f"stream {self.id} was reset: the session holds too much, and this stream most")
+        self._unread = None
+        self._has_ended = False
+        self._session.forget_unaccepted(self)
+        self._wake_reader()
+        self._wake_writer()
+
     def connection_lost(self) -> None:
         """Wake everybody.  What arrived can still be read, and then the end if that had arrived, too."""
         self._error = self._session.end_error()

@@ -14,7 +14,7 @@ from ..control.heartbeat import REGISTRATION_LIMIT, SILENCE_LIMIT, registration_
 from ..control.messages import Error, Heartbeat, HeartbeatAck, Register, Registered
 from ..errors import BadMessage
 from ..mux import ControlChannel, Session, SessionClosed, StreamReset
-from ..yamux import YamuxStream
+from ..yamux import Allowance, SessionLimits, YamuxStream
 from .admission import Refused, admit
 from .registry import Registration, Registry
 from .settings import ServerSettings
@@ -25,8 +25,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 MAX_UNREGISTERED: Final = 1024
 """Connections that have not registered yet.  Each may take ten seconds and a few tens of KiB."""
 
-CLIENT_BACKLOG: Final = 1
-"""Streams that a client may open before we look at them: the control stream, so that strangers cannot fill more."""
+CLIENT_LIMITS: Final = SessionLimits(accept_backlog=1, resets=Allowance(64, per_second=1))
+"""A client opens one stream, the control stream: strangers cannot fill more."""
 
 FAREWELL_TIMEOUT: Final = 5.0
 """Seconds that the last message to a client may take."""

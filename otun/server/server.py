@@ -13,7 +13,7 @@ from ..addresses import TcpAddress
 from ..background import open_background
 from ..mux import Session, open_board_session, open_session
 from ..switchboard import HAS_SWITCHBOARD, Listener, Switchboard, open_switchboard
-from .control_port import CLIENT_BACKLOG, ClientAddress, ControlPort
+from .control_port import CLIENT_LIMITS, ClientAddress, ControlPort
 from .http_port import HttpPort
 from .listening import bound_address, open_listening_sockets
 from .registry import Registry
@@ -75,7 +75,7 @@ def _client_connected(port: ControlPort, board: Switchboard, clients: trio.Nurse
         sock.close()
     else:
         clients.start_soon(
-            _serve_client, port, sock, partial(open_board_session, board, sock, "server", accept_backlog=CLIENT_BACKLOG)
+            _serve_client, port, sock, partial(open_board_session, board, sock, "server", limits=CLIENT_LIMITS)
         )
 
 
@@ -89,7 +89,7 @@ async def _serve_with_tasks(
     async def serve_client(client: trio.SocketStream) -> None:
         if not control_port.is_full:
             await _serve_client(
-                control_port, client.socket, partial(open_session, client, "server", accept_backlog=CLIENT_BACKLOG)
+                control_port, client.socket, partial(open_session, client, "server", limits=CLIENT_LIMITS)
             )
 
     async def serve_visitor_safely(visitor: trio.SocketStream) -> None:

@@ -37,6 +37,8 @@ def _normalize_url(text: str | None) -> str | None:
         is_usable = False
     if not is_usable or not text.isascii() or not text.isprintable() or " " in text:
         raise ConfigurationError(f"{text!r} is no public URL; write one such as https://tunnel.example.org")
+    if re.search(r"[{}]", text.replace("{name}", "")):
+        raise ConfigurationError(f"{text!r} has other braces than those of {{name}}, which is the only placeholder")
     return text.rstrip("/")
 
 
@@ -50,7 +52,7 @@ class ServerSettings:
     what the server would work out; `{name}` in it stands for the tunnel's name.  With *tokens*, a client must present
     one of them.
 
-    Raises `ConfigurationError` for a domain or URL that is none.
+    Raises `ConfigurationError` for a domain or URL that is none, and for a URL with other braces.
     """
 
     control: TcpAddress = DEFAULT_CONTROL

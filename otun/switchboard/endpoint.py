@@ -4,6 +4,7 @@ import contextlib
 import os
 import socket
 import struct
+import sys
 from typing import Final
 
 import trio
@@ -23,6 +24,19 @@ def abort_socket(sock: socket.socket | trio.socket.SocketType) -> None:
     """Make the coming close send RST: the other side sees that what it got was cut short."""
     with contextlib.suppress(OSError):  # Not a TCP socket, or already gone: then there is nobody to tell.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def unsent_bytes(sock: socket.socket | trio.socket.SocketType | None) -> int:
+    """Return how many bytes the kernel still holds for the other side of *sock*; 0 where that is not known (Linux)."""
+    if sock is None or not sys.platform.startswith("linux"):
+        return 0
+    import fcntl
+    import termios
+
+    try:
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0
 
 
 def os_error(code: int) -> OSError:

@@ -7,15 +7,18 @@ from .connection import Role, YamuxConnection
 from .frames import FrameDecoder, GoAwayCode
 from .handler import ConnectionHandler, StreamHandler
 from .keepalive import KeepAlive
+from .limits import Allowance, SessionLimits
 from .states import StreamState
 from .stream import YamuxStream
 
 __all__ = [
+    "Allowance",
     "ConnectionHandler",
     "FrameDecoder",
     "GoAwayCode",
     "KeepAlive",
     "Role",
+    "SessionLimits",
     "StreamHandler",
     "StreamState",
     "YamuxConnection",

@@ -7,9 +7,11 @@ taken yet.  A peer that breaks the rules gets GoAway 1, and `receive_data` raise
 import math
 from enum import Enum
 from itertools import islice, takewhile
+from operator import attrgetter
 from typing import Final
 
-from ..errors import LocalProtocolError, RemoteProtocolError
+from ..errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
+from .budget import Budget
 from .frames import (
     ACK,
     DATA,
@@ -25,21 +27,20 @@ from .frames import (
     encode_header,
 )
 from .handler import ConnectionHandler, StreamHandler
+from .limits import SessionLimits
 from .send_queue import SendQueue
 from .states import StreamState
-from .stream import INITIAL_WINDOW, YamuxStream
+from .stream import YamuxStream
+from .windows import ReceiveWindows
 
-DEFAULT_RECEIVE_WINDOW: Final = 1024 * 1024
-"""Bytes that a peer may send on one stream before somebody reads.  256 KiB is slow on long links."""
-
-ACCEPT_BACKLOG: Final = 256
-"""Opens without an answer, in either direction: what all yamux implementations allow.  See *accept_backlog*, too."""
+OPEN_BACKLOG: Final = 256
+"""Opens of our own without an answer: what all yamux implementations accept."""
 
 ACKNOWLEDGE_TIMEOUT: Final = 30.0
 """Seconds after which a stream that nobody took is acknowledged all the same: hashicorp/yamux gives up at 75."""
 
-CLOSE_TIMEOUT: Final = 300.0
-"""Seconds that a closed stream waits for the peer's FIN before it is reset: what hashicorp/yamux does."""
+
+DEFAULT_LIMITS: Final = SessionLimits()
 
 
 class Role(Enum):
@@ -52,30 +53,20 @@ class Role(Enum):
 class YamuxConnection:
     """The rules of one connection.
 
-    *receive_window* is what each stream's peer may send unread, in bytes, at least 256 KiB.  *accept_backlog* is how
-    many streams the peer may have opened that nobody has accepted; more are refused.  Nothing here waits, and nothing
-    reads a clock: where time matters, it is an argument in seconds.
+    Nothing here waits, and nothing reads a clock: where time matters, it is an argument in seconds.
     """
 
-    def __init__(
-        self,
-        role: Role,
-        handler: ConnectionHandler,
-        *,
-        receive_window: int = DEFAULT_RECEIVE_WINDOW,
-        accept_backlog: int = ACCEPT_BACKLOG,
-    ) -> None:
-        if not INITIAL_WINDOW <= receive_window <= MAX_UINT32:
-            raise ValueError(f"a receive window must be between {INITIAL_WINDOW} and {MAX_UINT32} bytes")
+    def __init__(self, role: Role, handler: ConnectionHandler, *, limits: SessionLimits = DEFAULT_LIMITS) -> None:
         self.role: Role = role
-        self.receive_window: int = receive_window
-        self.update_threshold: int = receive_window // 2
+        self.limits: SessionLimits = limits
         self.streams: dict[int, YamuxStream] = {}
-        self.output: SendQueue = SendQueue(handler.output_ready)
+        self.windows: ReceiveWindows = ReceiveWindows(limits)
+        self.output: SendQueue = SendQueue(handler.output_ready, limits)
         self.has_gone_away: bool = False
         self.has_peer_gone_away: bool = False
         self._handler = handler
-        self._accept_backlog = accept_backlog
+        self._resets = Budget(limits.resets, "resets", "opened streams in vain")
+        self._empty_frames = Budget(limits.empty_frames, "empty_frames", "sent frames that say nothing")
         self._decoder = FrameDecoder(self)
         self._is_over = False
         self._now = 0.0
@@ -98,8 +89,8 @@ class YamuxConnection:
 
     @property
     def can_open(self) -> bool:
-        """Whether `open_stream` may be called now: fewer than `ACCEPT_BACKLOG` opens wait for an answer."""
-        return self._unacknowledged < ACCEPT_BACKLOG
+        """Whether `open_stream` may be called now: fewer than `OPEN_BACKLOG` opens wait for an answer."""
+        return self._unacknowledged < OPEN_BACKLOG
 
     @property
     def may_ever_open(self) -> bool:
@@ -114,14 +105,14 @@ class YamuxConnection:
         if self.has_gone_away or self.has_peer_gone_away:
             raise LocalProtocolError("no stream can be opened: the session is going away")
         if not self.can_open:
-            raise LocalProtocolError(f"no stream can be opened: {ACCEPT_BACKLOG} opens wait for the peer's answer")
+            raise LocalProtocolError(f"no stream can be opened: {OPEN_BACKLOG} opens wait for the peer's answer")
         if self._next_id > MAX_UINT32:
             raise LocalProtocolError("no stream can be opened: the session has used all its stream ids")
         stream = YamuxStream(self, self._next_id, handler, is_local=True)
         self._next_id += 2
         self._unacknowledged += 1
         self.streams[stream.id] = stream
-        delta = self.receive_window - INITIAL_WINDOW
+        delta = self.windows.first_delta(stream)
         stream.receive_credit += delta
         stream.owed_flags, stream.owed_window = SYN, delta
         self.output.owe_update(stream)
@@ -177,8 +168,8 @@ class YamuxConnection:
             stream.reset()
 
     def expect_end(self, stream: YamuxStream, now: float) -> None:
-        """Reset *stream* unless it has ended `CLOSE_TIMEOUT` after *now*."""
-        self._closing.setdefault(stream, now + CLOSE_TIMEOUT)
+        """Reset *stream* unless it has ended `SessionLimits.close_timeout` after *now*."""
+        self._closing.setdefault(stream, now + self.limits.close_timeout)
 
     # Output
 
@@ -203,8 +194,8 @@ class YamuxConnection:
     def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> None:
         """Apply the next bytes from the peer, in the calls that they cause.
 
-        Raises `RemoteProtocolError` when the peer breaks the protocol; GoAway 1 is then in `data_to_send`, and nothing
-        may be fed any more.
+        Raises `RemoteProtocolError` when the peer breaks the protocol, and `LimitExceeded`, which is one, when it has
+        passed a limit; GoAway 1 is then in `data_to_send`, and nothing may be fed any more.
         """
         self._now = now
         try:
@@ -230,11 +221,15 @@ class YamuxConnection:
         stream = self._syn_received(stream_id) if is_opening else self.streams.get(stream_id)
         if kind == DATA:
             self._body_stream = stream
+        if not length and not flags & (SYN | RST):
+            self._check_empty(stream, flags)
         if stream is None:
             return  # Unknown, refused or ended: never answered, and a body is skipped.
         if not stream.is_acknowledged and stream.is_local:
             self._free_slot(stream)  # Any frame is an answer to our SYN: not all peers send ACK before their data.
         if flags & RST:
+            if not stream.is_local:
+                self._resets.spend(self._now)
             stream.receive_rst(length if kind == WINDOW_UPDATE else 0)
             return
         if length:
@@ -248,6 +243,17 @@ class YamuxConnection:
             self._credit(stream, length)
         if flags & FIN:
             stream.receive_fin()
+
+    def _check_empty(self, stream: YamuxStream | None, flags: int) -> None:
+        """Count a frame without length that changes nothing.  The end of a stream that we have reset is none."""
+        if stream is None:
+            is_empty = not flags & (ACK | FIN)
+        elif flags & FIN:
+            is_empty = stream.has_peer_finished
+        else:
+            is_empty = stream.is_acknowledged or not stream.is_local
+        if is_empty:
+            self._empty_frames.spend(self._now)
 
     def _session_header_received(self, kind: int, flags: int, value: int) -> None:
         if kind == GO_AWAY:
@@ -263,9 +269,12 @@ class YamuxConnection:
             raise RemoteProtocolError(f"the peer opened stream {stream_id}, an id that is not its to use")
         if stream_id in self.streams:
             raise RemoteProtocolError(f"the peer opened stream {stream_id} twice")
-        if self.output.is_overrun:
-            raise RemoteProtocolError("the peer opens streams without end and does not read what becomes of them")
-        if self.has_gone_away or len(self._unaccepted) + len(self._overdue) >= self._accept_backlog:
+        if limit := self.output.limit_passed:
+            raise LimitExceeded(
+                "the peer opens streams without end and does not read what becomes of them", limit=limit
+            )
+        if self.has_gone_away or self._is_full:
+            self._resets.spend(self._now)
             self.output.refuse(stream_id)
             return None
         stream = YamuxStream(self, stream_id, _NOBODY, is_local=False)
@@ -273,6 +282,12 @@ class YamuxConnection:
         self._unaccepted[stream] = self._now + ACKNOWLEDGE_TIMEOUT
         self._handler.stream_opened(stream)
         return None if stream.is_over else stream
+
+    @property
+    def _is_full(self) -> bool:
+        limits = self.limits
+        waiting = len(self._unaccepted) + len(self._overdue)
+        return waiting >= limits.accept_backlog or len(self.streams) >= limits.max_streams
 
     def _free_slot(self, stream: YamuxStream) -> None:
         stream.is_acknowledged = True
@@ -296,12 +311,40 @@ class YamuxConnection:
         if not stream.is_expecting_data:
             stream.refuse()  # Data after FIN, or after our reader left.
             return
+        size = len(data)
+        stream.unread += size
+        self.windows.held += size
         stream.handler.data_received(data)
+        if self.windows.is_exceeded:
+            self._evict()
         # The handler may have reset the stream: then there is no body stream any more.
         if not missing and self._body_has_fin and self._body_stream is not None:
             stream.receive_fin()
 
+    def _evict(self) -> None:
+        """Reset the streams that hold most, until the session holds clearly less than it may."""
+        holders = [stream for stream in (*self.streams.values(), *self.windows.ended_unread) if stream.unread]
+        holders.sort(key=attrgetter("unread"))
+        while holders and self.windows.excess > 0:
+            holders.pop().evict()
+
+    # Round trips
+
+    def round_trip_ended(self, seconds: float) -> None:
+        """Answer `ConnectionHandler.round_trip_wanted`: the ping has come back after so many seconds."""
+        self.windows.round_trip_ended(seconds)
+
     # For the streams
+
+    def resize_window(self, stream: YamuxStream) -> int:
+        """Return by how much the window of *stream* changes, now that half of it has been used up again."""
+        windows = self.windows
+        if not windows.can_grow:
+            return 0
+        if not windows.is_round_trip_under_way:
+            windows.is_round_trip_under_way = True
+            self._handler.round_trip_wanted()
+        return windows.resize(stream, self._handler.current_time())
 
     def accepted(self, stream: YamuxStream) -> None:
         """Take note that somebody has taken *stream*: it leaves the backlog."""
@@ -311,6 +354,7 @@ class YamuxConnection:
     def forget(self, stream: YamuxStream) -> None:
         """Take an ended stream out of all tables."""
         self.streams.pop(stream.id, None)
+        self.windows.release(stream)
         self._closing.pop(stream, None)
         if stream.is_local:
             if not stream.is_acknowledged:
@@ -333,6 +377,8 @@ class _Nobody:
     def stream_ended(self) -> None: ...
 
     def stream_reset(self, code: int) -> None: ...
+
+    def evicted(self) -> None: ...
 
     def connection_lost(self) -> None: ...
 

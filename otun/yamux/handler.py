@@ -21,6 +21,15 @@ class ConnectionHandler(Protocol):
     def slot_freed(self) -> None:
         """One of our own opens was answered, so that another one may be made."""
 
+    def current_time(self) -> float:
+        """Return the time, in seconds, on the clock from which all times come."""
+
+    def round_trip_wanted(self) -> None:
+        """Send a ping, and call `YamuxConnection.round_trip_ended` when it is answered.  Or not: no window grows then.
+
+        Called at most once before that call.
+        """
+
     def pong_received(self, value: int) -> None:
         """The peer answered the ping that carried *value* (or invented one: check)."""
 
@@ -42,6 +51,12 @@ class StreamHandler(Protocol):
 
     def stream_reset(self, code: int) -> None:
         """The peer reset the stream, or broke its rules; some peers give a *code*.  It is out of the table."""
+
+    def evicted(self) -> None:
+        """The session holds more than it may, and this stream most: it has been reset.  Drop all that is unread.
+
+        The stream may have been over before, both ways, with only its data left.
+        """
 
     def connection_lost(self) -> None:
         """The connection ended while the stream was in its table."""

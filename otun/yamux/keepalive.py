@@ -1,13 +1,6 @@
 """Is the peer still there?  Any byte from it says yes; after a silence it is asked."""
 
 from enum import Enum, auto
-from typing import Final
-
-KEEPALIVE_INTERVAL: Final = 30.0
-"""Seconds of silence after which the peer is pinged: what hashicorp/yamux does."""
-
-PING_TIMEOUT: Final = 10.0
-"""Seconds that an answer may take, likewise."""
 
 
 class KeepAliveAction(Enum):
@@ -19,9 +12,12 @@ class KeepAliveAction(Enum):
 
 
 class KeepAlive:
-    """The keep-alive's arithmetic.  All times are seconds on one clock, which the caller reads."""
+    """The keep-alive's arithmetic.  All times are seconds on one clock, which the caller reads.
 
-    def __init__(self, now: float, *, interval: float = KEEPALIVE_INTERVAL, timeout: float = PING_TIMEOUT) -> None:
+    After *interval* of silence the peer is pinged; it has *timeout* to say anything.
+    """
+
+    def __init__(self, now: float, *, interval: float, timeout: float) -> None:
         self._interval = interval
         self._timeout = timeout
         self._last_heard = now

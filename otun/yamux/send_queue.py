@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from .frames import ACK, HEADER_SIZE, PING, RST, WINDOW_UPDATE, encode_header
+from .limits import SessionLimits
 
 if TYPE_CHECKING:
     from .stream import YamuxStream
@@ -20,24 +21,13 @@ SHARED_FRAME_SIZE: Final = 64 * 1024
 SOLE_FRAME_SIZE: Final = 256 * 1024
 """The largest body while no other stream waits.  64 KiB alone cost a fifth of the bulk throughput."""
 
-SEND_QUEUE_LIMIT: Final = 512 * 1024
-"""Queued bytes from which on streams wait for room: two of the largest frames, so that the transport never idles."""
-
-MAX_QUEUED_PONGS: Final = 32
-"""Pongs kept for a peer that pings and does not read.  An honest peer has one ping under way, or a few."""
-
-MAX_QUEUED_REFUSALS: Final = 1024
-"""RSTs kept for a peer that opens streams beyond its backlog and does not read; one more ends the connection."""
-
-MAX_QUEUED_ENDS: Final = 48 * 1024
-"""FINs and RSTs kept for a peer that opens streams and does not read how they end."""
-
 
 class SendQueue:
     """The output of one connection.  *output_ready* is called when there is some and was none."""
 
-    def __init__(self, output_ready: Callable[[], None]) -> None:
+    def __init__(self, output_ready: Callable[[], None], limits: SessionLimits) -> None:
         self.queued_bytes: int = 0
+        self._limits = limits
         self._output_ready = output_ready
         self._is_announced = False
         self._urgent: list[bytes] = []
@@ -77,12 +67,12 @@ class SendQueue:
 
     def send_pong(self, value: int) -> None:
         """Answer a ping, unless too many answers wait already."""
-        if len(self._pongs) < MAX_QUEUED_PONGS:
+        if len(self._pongs) < self._limits.max_pongs:
             self._pongs.append(value)
             self._announce()
 
     def refuse(self, stream_id: int) -> None:
-        """Answer the opening of a stream that does not exist here with RST.  See `is_overrun`."""
+        """Answer the opening of a stream that does not exist here with RST.  See `limit_passed`."""
         self._refusals.append(stream_id)
         self._announce()
 
@@ -96,9 +86,11 @@ class SendQueue:
         self._updates.pop(stream, None)
 
     @property
-    def is_overrun(self) -> bool:
-        """Whether the peer has caused more answers than can be kept: it must not open any more streams."""
-        return len(self._refusals) >= MAX_QUEUED_REFUSALS or self._queued_ends >= MAX_QUEUED_ENDS
+    def limit_passed(self) -> str:
+        """Say which limit does not allow the peer to cause any more answers, by opening streams; "" if none."""
+        if len(self._refusals) >= self._limits.max_refusals:
+            return "max_refusals"
+        return "max_ends" if self._queued_ends >= self._limits.max_ends else ""
 
     def _announce(self) -> None:
         if not self._is_announced:
@@ -134,7 +126,7 @@ class SendQueue:
         """Return the largest body that *stream* may queue now; 0 puts it at the end of the round."""
         is_invited = stream in self._invited
         self._invited.discard(stream)
-        if self.queued_bytes < SEND_QUEUE_LIMIT:
+        if self.queued_bytes < self._limits.send_queue:
             if not self._waiting and not self._invited:
                 return SOLE_FRAME_SIZE
             if is_invited or stream is not self._last_sender:  # Otherwise it has just had its turn.
@@ -151,10 +143,10 @@ class SendQueue:
         A handler that is a task sends later: until it asks for its allowance, or leaves the round, room is kept for its
         frame.
         """
-        waiting, invited = self._waiting, self._invited
+        waiting, invited, limit = self._waiting, self._invited, self._limits.send_queue
         self._is_refilling = True
         try:
-            while waiting and self.queued_bytes + len(invited) * SHARED_FRAME_SIZE < SEND_QUEUE_LIMIT:
+            while waiting and self.queued_bytes + len(invited) * SHARED_FRAME_SIZE < limit:
                 stream = waiting.popleft()
                 stream.is_waiting_for_room = False
                 if stream.can_send:

@@ -4,14 +4,12 @@ from typing import TYPE_CHECKING
 
 from ..errors import LocalProtocolError
 from .frames import ACK, DATA, FIN, RST, WINDOW_UPDATE, encode_header
+from .limits import INITIAL_WINDOW
 from .states import TRANSITIONS, StreamInput, StreamState
 
 if TYPE_CHECKING:
     from .connection import YamuxConnection
     from .handler import StreamHandler
-
-INITIAL_WINDOW = 256 * 1024
-"""Bytes that either side of a stream may send before any window update (yamux spec, "Window Update")."""
 
 
 class YamuxStream:
@@ -19,6 +17,8 @@ class YamuxStream:
 
     *handler* hears of what the peer does.  Sending is in two steps, so that nobody reads what cannot be sent yet: ask
     `send_allowance`, then `send_data` at most so much.
+
+    For as long as the reader wants anything, `receive_credit` + `unread` + `ungranted` == `window`.
     """
 
     # Ten thousand of them may be idle at once: no instance dictionary.
@@ -37,6 +37,9 @@ class YamuxStream:
         "send_credit",
         "state",
         "ungranted",
+        "unread",
+        "window",
+        "window_used_at",
     )
 
     def __init__(
@@ -56,6 +59,9 @@ class YamuxStream:
         self.send_credit: int = INITIAL_WINDOW
         self.receive_credit: int = INITIAL_WINDOW
         self.ungranted: int = 0
+        self.unread: int = 0
+        self.window: int = INITIAL_WINDOW
+        self.window_used_at: float = 0.0  # When half of it had last been used up.
 
     def __repr__(self) -> str:
         return f"<YamuxStream {self.id} {self.state.name}>"
@@ -64,6 +70,11 @@ class YamuxStream:
     def can_send(self) -> bool:
         """Whether our direction is open: no FIN or RST has been sent, and no RST received."""
         return self.state is StreamState.OPEN or self.state is StreamState.REMOTE_CLOSED
+
+    @property
+    def has_peer_finished(self) -> bool:
+        """Whether a FIN has come while we are not done yet: what has arrived is whole, and no reset takes it back."""
+        return self.state is StreamState.REMOTE_CLOSED
 
     @property
     def is_over(self) -> bool:
@@ -109,7 +120,11 @@ class YamuxStream:
             self._connection.output.send_last(encode_header(WINDOW_UPDATE, FIN, self.id, 0))
 
     def reset(self, code: int = 0) -> None:
-        """End the stream both ways at once.  Does nothing when it is over.  The handler is not called."""
+        """End the stream both ways at once, and count what is unread as gone.  The handler is not called."""
+        self._discard_unread()
+        self._reset(code)
+
+    def _reset(self, code: int) -> None:
         if not self.is_over:
             self._advance(StreamInput.SEND_RST)
             self._connection.output.send_last(encode_header(WINDOW_UPDATE, RST, self.id, code))
@@ -124,11 +139,26 @@ class YamuxStream:
 
     def consume(self, size: int) -> None:
         """Say that *size* received bytes are used up.  From half a window on the peer is given it anew."""
+        self.unread -= size
+        self._connection.windows.held -= size
         self.ungranted += size
-        if self.ungranted >= self._connection.update_threshold and self.is_expecting_data:
-            delta, self.ungranted = self.ungranted, 0
+        if self.ungranted * 2 >= self.window and self.is_expecting_data:
+            self._renew_window()
+        elif not self.unread and self.is_over:
+            self._connection.windows.ended_unread.pop(self, None)
+
+    def _renew_window(self) -> None:
+        delta = self.ungranted + self._connection.resize_window(self)
+        self.ungranted = 0
+        if delta:
             self.receive_credit += delta
             self._owe(0, delta)
+
+    def _discard_unread(self) -> None:
+        windows = self._connection.windows
+        windows.held -= self.unread
+        windows.ended_unread.pop(self, None)
+        self.unread = 0
 
     @property
     def is_expecting_data(self) -> bool:
@@ -142,6 +172,7 @@ class YamuxStream:
         is empty is given one byte, so that it tries and finds out.  A peer that neither sends nor finishes is reset
         after `CLOSE_TIMEOUT` (see `YamuxConnection.handle_timeouts`).
         """
+        self._discard_unread()
         if self.is_over or self.is_read_closed:
             return
         self.is_read_closed = True
@@ -162,7 +193,7 @@ class YamuxStream:
         """Queue the ACK and the credit that comes with it, once."""
         if not self.is_acknowledged and not self.is_over:
             self.is_acknowledged = True
-            delta = self._connection.receive_window - INITIAL_WINDOW
+            delta = self._connection.windows.first_delta(self)
             self.receive_credit += delta
             self._owe(ACK, delta)
 
@@ -194,10 +225,19 @@ class YamuxStream:
         """Apply an RST from the peer, unless the stream has just ended by one of ours."""
         if not self.is_over:
             self.owed_flags = 0  # An ACK that has not left yet is of no interest any more.
+            if not self.has_peer_finished:
+                self._discard_unread()
             self._advance(StreamInput.RECEIVE_RST)
             self.handler.stream_reset(code)
 
     def refuse(self) -> None:
         """Reset the stream because of what the peer did to it, and tell the handler."""
-        self.reset()
+        if not self.has_peer_finished:
+            self._discard_unread()
+        self._reset(0)
         self.handler.stream_reset(0)
+
+    def evict(self) -> None:
+        """Reset the stream because the session holds too much, and tell the handler to drop what it has."""
+        self.reset()
+        self.handler.evicted()

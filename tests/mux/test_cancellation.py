@@ -12,6 +12,7 @@ from .cancelling import Moment, cancel_at_checkpoint
 from .support import (
     INITIAL_WINDOW,
     check_round_trip,
+    fixed_window,
     pattern,
     receive_all,
     receive_exactly,
@@ -39,7 +40,7 @@ async def _stream_pair(sessions: tuple[Session, Session]) -> tuple[Stream, Strea
 @pytest.mark.conformance(89)
 async def test_a_cancelled_send_has_sent_a_prefix_and_the_session_lives(open_pair, moment: Moment) -> None:
     body = pattern(3 * MIB)
-    async with open_pair(receive_window=INITIAL_WINDOW) as sessions:
+    async with open_pair(limits=fixed_window(INITIAL_WINDOW)) as sessions:
         for count in _checkpoints():
             ours, theirs = await _stream_pair(sessions)
             received = bytearray()

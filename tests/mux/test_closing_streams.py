@@ -15,6 +15,7 @@ from .support import (
     Frame,
     RawPeer,
     data,
+    fixed_window,
     pattern,
     receive_all,
     session_and_peer,
@@ -149,7 +150,7 @@ async def test_what_comes_after_our_aclose_is_answered_with_a_reset_and_not_befo
 
 @pytest.mark.conformance(92)
 async def test_a_peer_without_credit_finds_out_that_the_stream_was_closed(open_with_peer) -> None:
-    async with open_with_peer(receive_window=INITIAL_WINDOW) as (session, peer):
+    async with open_with_peer(limits=fixed_window(INITIAL_WINDOW)) as (session, peer):
         await peer.send(update(1, flags=SYN), data(1, bytes(INITIAL_WINDOW)))
         stream = await session.accept()
         await peer.settle()

@@ -11,6 +11,7 @@ from .support import (
     RawPeer,
     SlowStream,
     data,
+    fixed_window,
     open_over,
     pattern,
     receive_all,
@@ -191,15 +192,16 @@ async def test_closing_both_ends_at_once_takes_no_time(autojump_clock) -> None:
 @pytest.mark.conformance(76)
 async def test_a_slow_link_delivers_what_was_sent_before_the_close(autojump_clock) -> None:
     left, right = trio.testing.memory_stream_pair()
-    body = pattern(300_000)
+    body = pattern(1_000_000)
     received: list[bytes] = []
-    async with open_session(right, "server") as server, trio.open_nursery() as nursery:
+    async with open_session(right, "server", limits=fixed_window(2**20)) as server, trio.open_nursery() as nursery:
 
         async def accept() -> None:
             received.append(await receive_all(await server.accept()))
 
         nursery.start_soon(accept)
-        async with open_session(SlowStream(left, 100_000), "client") as client:
+        async with open_session(SlowStream(left, 30_000), "client") as client:
+            await client.ping()
             await _send_and_close(client, body)
     assert received == [body]
 

@@ -18,6 +18,7 @@ from .support import (
     RawPeer,
     data,
     echo,
+    fixed_window,
     open_over,
     pattern,
     receive_all,
@@ -66,7 +67,7 @@ async def test_credit_that_comes_with_the_ack_is_used(open_with_peer) -> None:
 
 @pytest.mark.conformance(41)
 async def test_a_full_window_is_taken_and_one_byte_more_ends_the_session_with_goaway_1(open_with_peer) -> None:
-    async with open_with_peer(receive_window=INITIAL_WINDOW) as (session, peer):
+    async with open_with_peer(limits=fixed_window(INITIAL_WINDOW)) as (session, peer):
         await peer.send(update(1, flags=SYN), data(1, bytes(INITIAL_WINDOW)))
         stream = await session.accept()
         await peer.settle()
@@ -80,7 +81,7 @@ async def test_a_full_window_is_taken_and_one_byte_more_ends_the_session_with_go
 
 @pytest.mark.conformance(42)
 async def test_half_a_window_read_in_small_pieces_is_granted_anew_in_one_or_two_updates(open_with_peer) -> None:
-    async with open_with_peer(receive_window=INITIAL_WINDOW) as (session, peer):
+    async with open_with_peer(limits=fixed_window(INITIAL_WINDOW)) as (session, peer):
         await peer.send(update(1, flags=SYN))
         stream = await session.accept()
         await peer.send(data(1, bytes(INITIAL_WINDOW)))
@@ -94,7 +95,7 @@ async def test_half_a_window_read_in_small_pieces_is_granted_anew_in_one_or_two_
 
 @pytest.mark.conformance(42)
 async def test_what_is_granted_never_exceeds_what_was_read(open_with_peer) -> None:
-    async with open_with_peer(receive_window=INITIAL_WINDOW) as (session, peer):
+    async with open_with_peer(limits=fixed_window(INITIAL_WINDOW)) as (session, peer):
         await peer.send(update(1, flags=SYN))
         stream = await session.accept()
         read = granted = 0
@@ -158,7 +159,7 @@ async def _transfer_ten_windows(sessions: tuple[Session, Session], window: int, 
     read=st.integers(3_000, 700_000),
 )
 async def test_ten_times_any_window_goes_through_without_a_stall(open_pair, window: int, piece: int, read: int) -> None:
-    async with open_pair(receive_window=window) as sessions:
+    async with open_pair(limits=fixed_window(window)) as sessions:
         await _transfer_ten_windows(sessions, window, piece, read)
 
 
@@ -173,8 +174,8 @@ async def test_sides_with_different_windows_exchange_data_both_ways(driver: Driv
         left, right = socket.socketpair()
     body = pattern(6 * MIB)
     async with (
-        open_over(driver, left, "client", receive_window=ours) as client,
-        open_over(driver, right, "server", receive_window=theirs) as server,
+        open_over(driver, left, "client", limits=fixed_window(ours)) as client,
+        open_over(driver, right, "server", limits=fixed_window(theirs)) as server,
         trio.open_nursery() as nursery,
     ):
         stream = await client.open_stream()
@@ -242,7 +243,7 @@ async def test_a_read_returns_its_data_though_the_window_update_cannot_be_sent(d
         ours, theirs = trio.testing.lockstep_stream_pair()
     else:
         ours, theirs = transports_for(driver)
-    async with open_over(driver, ours, "server", receive_window=INITIAL_WINDOW) as session:
+    async with open_over(driver, ours, "server", limits=fixed_window(INITIAL_WINDOW)) as session:
         peer = RawPeer(theirs)
         await peer.send(update(1, flags=SYN), update(1, 100 * MIB))
         stream = await session.accept()
@@ -272,7 +273,7 @@ async def test_a_stream_that_nobody_reads_holds_up_no_other(open_pair) -> None:
 
 @pytest.mark.conformance(14)
 async def test_a_frame_of_4_mib_can_be_read_before_it_is_complete(open_with_peer) -> None:
-    async with open_with_peer(receive_window=8 * MIB) as (session, peer):
+    async with open_with_peer(limits=fixed_window(8 * MIB)) as (session, peer):
         await peer.send(update(1, flags=SYN))
         stream = await session.accept()
         await peer.settle()

@@ -7,14 +7,7 @@ import trio.testing
 from otun.mux import SessionClosed, StreamReset
 from otun.yamux.frames import ACK, DATA, FIN, RST, SYN, WINDOW_UPDATE
 
-from .support import (
-    INITIAL_WINDOW,
-    data,
-    echo,
-    receive_exactly,
-    stream_count,
-    update,
-)
+from .support import INITIAL_WINDOW, data, echo, fixed_window, receive_exactly, stream_count, update
 
 BACKLOG = 256
 
@@ -32,7 +25,7 @@ async def test_data_written_before_the_ack_is_sent_at_once(open_with_peer) -> No
 
 @pytest.mark.conformance(15)
 async def test_the_syn_carries_what_the_window_exceeds_256_kib_by(open_with_peer) -> None:
-    async with open_with_peer("client", receive_window=INITIAL_WINDOW + 12345) as (session, peer):
+    async with open_with_peer("client", limits=fixed_window(INITIAL_WINDOW + 12345)) as (session, peer):
         await session.open_stream()
         assert (await peer.next()).length == 12345
 

@@ -1,19 +1,18 @@
 """Pings, and the keep-alive that rests on them."""
 
-from functools import partial
-
 import pytest
 import trio
 import trio.testing
 
 from otun.mux import SessionClosed, open_session
-from otun.yamux import KeepAlive
+from otun.yamux import SessionLimits
 from otun.yamux.frames import ACK, PING, SYN, encode_header
 
 from .support import (
     RawPeer,
     SlowStream,
     data,
+    fixed_window,
     open_over,
     pattern,
     receive_all,
@@ -145,12 +144,9 @@ async def _expect_closed(call) -> None:
 
 @pytest.mark.conformance(71, 13)
 @pytest.mark.parametrize("last_words", [b"", update(1, flags=SYN) + data(1, bytes(100))[:-50]], ids=["", "half a body"])
-async def test_the_dead_peers_deadline_holds_for_both_drivers(
-    open_with_peer, monkeypatch: pytest.MonkeyPatch, last_words: bytes
-) -> None:
+async def test_the_dead_peers_deadline_holds_for_both_drivers(open_with_peer, last_words: bytes) -> None:
     """The switchboard needs sockets, and so the real clock: its limits are made small."""
-    monkeypatch.setattr("otun.mux.session.KeepAlive", partial(KeepAlive, interval=0.05, timeout=0.05))
-    async with open_with_peer() as (session, peer):
+    async with open_with_peer(limits=SessionLimits(keepalive_interval=0.05, ping_timeout=0.05)) as (session, peer):
         await peer.send(last_words)
         await session.wait_closed()
         with pytest.raises(SessionClosed) as caught:
@@ -225,8 +221,8 @@ async def test_a_long_upload_over_a_link_of_25_kb_a_second_does_not_cost_the_ses
     body = pattern(window)
     left, right = trio.testing.memory_stream_pair()
     async with (
-        open_session(SlowStream(left, 25_000), "client", receive_window=window) as client,
-        open_session(SlowStream(right, 25_000), "server", receive_window=window) as server,
+        open_session(SlowStream(left, 25_000), "client", limits=fixed_window(window)) as client,
+        open_session(SlowStream(right, 25_000), "server", limits=fixed_window(window)) as server,
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(send_and_end, await client.open_stream(), body)

@@ -1,10 +1,13 @@
 """`Session.serve`, and sessions as Trio listeners."""
 
+import signal
+
 import pytest
 import trio
 import trio.testing
 
 from otun.mux import SessionClosed, Stream, StreamReset
+from otun.testing import session_pair
 from otun.yamux.frames import FIN, GO_AWAY, RST, SYN, encode_header
 
 from .support import data, echo, pattern, receive_all, send_and_end, session_and_peer, stream_count, update
@@ -233,3 +236,29 @@ def _texts(error: BaseException | None) -> str:
         return ""
     inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
     return " ".join([str(error), _texts(error.__cause__), _texts(error.__context__), *map(_texts, inner)])
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)], ids=["interrupt", "exit"])
+async def test_what_ends_the_program_comes_out_of_a_handler_as_it_is(open_with_peer, error: BaseException) -> None:
+    async def handle(stream: Stream) -> None:
+        raise error
+
+    async with open_with_peer() as (session, peer):
+        await peer.send(update(1, flags=SYN))
+        with pytest.raises(type(error)) as caught:
+            await session.serve(handle)
+        assert caught.value is error
+
+
+def test_an_interrupt_while_serve_waits_for_streams_comes_out_as_it_is() -> None:
+    async def interrupt() -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        signal.raise_signal(signal.SIGINT)
+
+    async def main() -> None:
+        async with session_pair() as (client, _server):
+            trio.lowlevel.spawn_system_task(interrupt)
+            await client.serve(echo)
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)

@@ -9,7 +9,7 @@ import trio.testing
 from otun.mux import SessionClosed, open_board_session, open_session
 from otun.switchboard import Switchboard, open_switchboard
 
-from .support import RawPeer, open_over, transports_for
+from .support import RawPeer, fixed_window, open_over, transports_for
 
 
 def _living_tasks() -> int:
@@ -176,7 +176,7 @@ async def test_the_end_of_the_board_ends_its_sessions() -> None:
 async def test_a_receive_window_below_256_kib_or_above_32_bits_is_refused(driver, window: int) -> None:
     ours, theirs = transports_for(driver)
     with pytest.raises(ValueError, match="window"):
-        async with open_over(driver, ours, "client", receive_window=window):
+        async with open_over(driver, ours, "client", limits=fixed_window(window)):
             pytest.fail("the session was opened")
     ours.close() if isinstance(ours, socket.socket) else await ours.aclose()
     await theirs.aclose()

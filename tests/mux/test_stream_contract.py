@@ -6,7 +6,16 @@ import trio.testing
 
 from otun.mux import Stream
 
-from .support import INITIAL_WINDOW, let_run, pattern, receive_all, receive_exactly, send_and_end, stream_count
+from .support import (
+    INITIAL_WINDOW,
+    fixed_window,
+    let_run,
+    pattern,
+    receive_all,
+    receive_exactly,
+    send_and_end,
+    stream_count,
+)
 
 StreamPair = tuple[Stream, Stream]
 
@@ -14,7 +23,7 @@ StreamPair = tuple[Stream, Stream]
 @pytest.mark.conformance(92)
 async def test_streams_pass_trios_own_check(open_pair) -> None:
     """The clogged pair has used up both windows, which are of 256 KiB so that no credit is under way."""
-    async with open_pair(receive_window=INITIAL_WINDOW) as (client, server):
+    async with open_pair(limits=fixed_window(INITIAL_WINDOW)) as (client, server):
 
         async def make() -> StreamPair:
             return await client.open_stream(), await server.accept()

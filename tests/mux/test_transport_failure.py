@@ -6,6 +6,7 @@ import pytest
 import trio
 import trio.testing
 
+from otun import SessionLimits
 from otun.mux import SessionClosed, open_board_session, open_session
 from otun.switchboard import open_switchboard
 from otun.yamux.frames import FIN, SYN
@@ -161,15 +162,14 @@ async def test_a_transport_that_takes_nothing_for_10_seconds_ends_the_session(au
 
 
 @pytest.mark.conformance(79)
-async def test_a_socket_that_takes_nothing_ends_the_session(driver, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_socket_that_takes_nothing_ends_the_session(driver) -> None:
     """Over both drivers; the switchboard needs sockets, and so the real clock: the limit is made small."""
-    for module in ("task_driver", "board_driver"):
-        monkeypatch.setattr(f"otun.mux.{module}.STALL_TIMEOUT", 0.05)
     if driver == "tasks":
         ours, theirs = trio.testing.lockstep_stream_pair()
     else:
         ours, theirs = transports_for(driver)
-    async with open_over(driver, ours, "client") as session, trio.open_nursery() as nursery:
+    limits = SessionLimits(stall_timeout=0.05)
+    async with open_over(driver, ours, "client", limits=limits) as session, trio.open_nursery() as nursery:
         stream = await session.open_stream()
         if driver == "board":
             await RawPeer(theirs).send(update(1, 64 * MIB))

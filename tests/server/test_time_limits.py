@@ -42,10 +42,10 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(*, receive_window: int = 1024 * 1024) -> AsyncIterator[Served]:
+async def serving() -> AsyncIterator[Served]:
     registry = Registry(None)
     port = ControlPort(ServerSettings(), registry, public_port=8080)
-    async with session_pair(receive_window=receive_window) as (client, server), trio.open_nursery() as nursery:
+    async with session_pair() as (client, server), trio.open_nursery() as nursery:
         served = Served(client, server, registry, trio.current_time())
 
         async def serve() -> None:
@@ -202,7 +202,7 @@ async def test_heartbeats_are_answered_at_once(autojump_clock) -> None:
 
 
 async def test_a_client_that_does_not_read_its_acknowledgements_is_dropped_in_the_end(autojump_clock) -> None:
-    async with serving(receive_window=256 * 1024) as served:
+    async with serving() as served:
         client = await served.open_control()
         await client.register("app")
         with suppress(SessionClosed):

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from otun.errors import RemoteProtocolError
-from otun.yamux import Role, YamuxConnection, YamuxStream
+from otun.yamux import Role, SessionLimits, YamuxConnection, YamuxStream
 
-from .wire import WINDOW, Frame, parse
+from .wire import WINDOW, Frame, fixed_window, parse
 
 Call: TypeAlias = tuple[str | int | bytes, ...]
 """The name of a handler's method, the stream's id if there is one, and what was said."""
@@ -22,10 +22,13 @@ class Dialogue:
     calls with every stream there is.
     """
 
-    def __init__(self, role: Role = Role.SERVER, *, receive_window: int = WINDOW) -> None:
-        self.connection = YamuxConnection(role, self, receive_window=receive_window)
+    def __init__(
+        self, role: Role = Role.SERVER, *, receive_window: int = WINDOW, limits: SessionLimits | None = None
+    ) -> None:
+        self.connection = YamuxConnection(role, self, limits=limits or fixed_window(receive_window))
         self.calls: list[Call] = []
         self.announcements = 0
+        self.now = 0.0
         self.opened: dict[int, YamuxStream] = {}
         self.reactions: dict[str, Reaction] = {}
         self._known = 0
@@ -91,6 +94,12 @@ class Dialogue:
     def slot_freed(self) -> None:
         self.note(None, "slot_freed")
 
+    def current_time(self) -> float:
+        return self.now
+
+    def round_trip_wanted(self) -> None:
+        self.note(None, "round_trip_wanted")
+
     def pong_received(self, value: int) -> None:
         self.note(None, "pong", value)
 
@@ -129,6 +138,9 @@ class RecordingStreamHandler:
 
     def stream_reset(self, code: int) -> None:
         self._dialogue.note(self.stream, "reset", code)
+
+    def evicted(self) -> None:
+        self._dialogue.note(self.stream, "evicted")
 
     def connection_lost(self) -> None:
         self._dialogue.note(self.stream, "lost")

@@ -4,6 +4,8 @@ from typing import Final
 
 from otun.yamux import Role, YamuxConnection, YamuxStream
 
+from .wire import fixed_window
+
 PATTERN: Final = memoryview(bytes(range(251)) * 1300)
 """What all streams send, each from a place of its own: 251 is no size that anything else has."""
 
@@ -63,6 +65,8 @@ class Party:
     def stream_reset(self, code: int) -> None:
         self.is_reset = True
 
+    def evicted(self) -> None: ...
+
     def connection_lost(self) -> None: ...
 
     def window_opened(self) -> None:
@@ -76,9 +80,10 @@ class End:
 
     def __init__(self, role: Role, receive_window: int) -> None:
         self.role = role
-        self.connection = YamuxConnection(role, self, receive_window=receive_window)
+        self.connection = YamuxConnection(role, self, limits=fixed_window(receive_window))
         self.parties: dict[int, Party] = {}
         self.pongs: list[int] = []
+        self.now = 0.0
         self.under_way = bytearray()
         self._has_output = False
 
@@ -109,6 +114,11 @@ class End:
         self.parties[stream.id] = party
 
     def slot_freed(self) -> None: ...
+
+    def current_time(self) -> float:
+        return self.now
+
+    def round_trip_wanted(self) -> None: ...
 
     def pong_received(self, value: int) -> None:
         self.pongs.append(value)

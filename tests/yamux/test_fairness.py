@@ -5,7 +5,7 @@ from collections import Counter, deque
 import pytest
 
 from otun.yamux import YamuxStream
-from otun.yamux.send_queue import SEND_QUEUE_LIMIT
+from otun.yamux.connection import DEFAULT_LIMITS
 
 from .dialogue import Dialogue
 from .wire import FIN, HEADER_SIZE, KIB, MAX_UINT32, MIB, WINDOW, Frame, ack, data, fin, syn, update
@@ -80,7 +80,7 @@ def test_a_stream_alone_gets_frames_of_up_to_256_kib(is_later: bool) -> None:
         pass
     assert {frame.length for frame in writers.frames} == {SOLE}
     assert sum(frame.length for frame in writers.frames) == 16 * MIB
-    assert writers.most_queued < SEND_QUEUE_LIMIT + SOLE + HEADER_SIZE
+    assert writers.most_queued < DEFAULT_LIMITS.send_queue + SOLE + HEADER_SIZE
 
 
 @pytest.mark.conformance(54)
@@ -105,10 +105,10 @@ def test_several_streams_take_turns_of_at_most_64_kib(count: int, is_later: bool
 def test_the_queue_stays_under_its_limit_and_one_frame(count: int, is_later: bool) -> None:
     writers = Writers(count, 1000 * MIB, is_later=is_later)
     writers.start()
-    assert writers.most_queued >= SEND_QUEUE_LIMIT  # The transport must not idle.
+    assert writers.most_queued >= DEFAULT_LIMITS.send_queue  # The transport must not idle.
     for _ in range(20):
         assert writers.take()
-    assert writers.most_queued < SEND_QUEUE_LIMIT + SOLE + HEADER_SIZE
+    assert writers.most_queued < DEFAULT_LIMITS.send_queue + SOLE + HEADER_SIZE
 
 
 @pytest.mark.conformance(87)
@@ -116,7 +116,7 @@ def test_a_peer_that_takes_nothing_gets_nothing_more_queued() -> None:
     writers = Writers(100, 1000 * MIB)
     for _ in range(3):
         writers.start()
-        assert writers.dialogue.connection.queued_bytes < SEND_QUEUE_LIMIT + SOLE + HEADER_SIZE
+        assert writers.dialogue.connection.queued_bytes < DEFAULT_LIMITS.send_queue + SOLE + HEADER_SIZE
 
 
 @pytest.mark.parametrize("is_later", [False, True])

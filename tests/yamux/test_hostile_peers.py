@@ -91,7 +91,7 @@ def test_floods_of_frames_that_say_nothing_keep_nothing(flood: list[Frame]) -> N
 
 def feed_bodies(dialogue: Dialogue, total: int) -> None:
     """Send *total* bytes on stream 1, which reads them at once, and let none of our output leave."""
-    half = dialogue.connection.update_threshold
+    half = dialogue.connection.limits.receive_window // 2
     header, body = data_header(1, half).encode(), memoryview(bytes(half))
     for _ in range(total // half):
         dialogue.connection.receive_data(header, 0.0)
@@ -123,6 +123,8 @@ class Consumer:
     def stream_ended(self) -> None: ...
 
     def stream_reset(self, code: int) -> None: ...
+
+    def evicted(self) -> None: ...
 
     def connection_lost(self) -> None: ...
 

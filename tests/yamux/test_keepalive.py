@@ -11,7 +11,7 @@ NOTHING, SEND_PING, GIVE_UP = KeepAliveAction.NOTHING, KeepAliveAction.SEND_PING
 
 
 def test_after_30_seconds_of_silence_one_ping_is_due() -> None:
-    keepalive = KeepAlive(1000.0)
+    keepalive = KeepAlive(1000.0, interval=30.0, timeout=10.0)
     assert keepalive.deadline == 1030.0
     assert keepalive.check(1029.999) is NOTHING
     assert keepalive.check(1030.0) is SEND_PING
@@ -31,7 +31,7 @@ def test_a_dead_peer_is_given_up_after_interval_and_timeout() -> None:
 
 @pytest.mark.conformance(72)
 def test_any_bytes_count_as_life() -> None:
-    keepalive = KeepAlive(1000.0)
+    keepalive = KeepAlive(1000.0, interval=30.0, timeout=10.0)
     keepalive.bytes_received(1020.0)
     assert keepalive.deadline == 1050.0
     assert keepalive.check(1030.0) is NOTHING
@@ -41,7 +41,7 @@ def test_any_bytes_count_as_life() -> None:
 @pytest.mark.conformance(72)
 @pytest.mark.parametrize("heard", [1030.0, 1030.001, 1039.999, 1040.0])
 def test_bytes_after_the_ping_begin_a_new_silence(heard: float) -> None:
-    keepalive = KeepAlive(1000.0)
+    keepalive = KeepAlive(1000.0, interval=30.0, timeout=10.0)
     assert keepalive.check(1030.0) is SEND_PING
     keepalive.bytes_received(heard)
     assert keepalive.check(heard) is NOTHING
@@ -52,13 +52,13 @@ def test_bytes_after_the_ping_begin_a_new_silence(heard: float) -> None:
 
 
 def test_bytes_at_the_moment_a_ping_is_due_make_it_needless() -> None:
-    keepalive = KeepAlive(1000.0)
+    keepalive = KeepAlive(1000.0, interval=30.0, timeout=10.0)
     keepalive.bytes_received(1030.0)
     assert keepalive.check(1030.0) is NOTHING
 
 
 def test_a_late_check_gives_the_answer_its_whole_time() -> None:
-    keepalive = KeepAlive(1000.0)
+    keepalive = KeepAlive(1000.0, interval=30.0, timeout=10.0)
     assert keepalive.check(2000.0) is SEND_PING
     assert keepalive.deadline == 2010.0
     assert keepalive.check(2009.0) is NOTHING
@@ -66,7 +66,7 @@ def test_a_late_check_gives_the_answer_its_whole_time() -> None:
 
 @pytest.mark.conformance(72)
 def test_an_answer_may_take_longer_while_the_ping_cannot_leave() -> None:
-    keepalive = KeepAlive(1000.0)
+    keepalive = KeepAlive(1000.0, interval=30.0, timeout=10.0)
     assert keepalive.check(1030.0) is SEND_PING
     keepalive.postpone(1039.0)
     assert keepalive.deadline == 1049.0

@@ -11,8 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from otun.errors import LocalProtocolError
 from otun.yamux import Role
-from otun.yamux.connection import ACCEPT_BACKLOG, ACKNOWLEDGE_TIMEOUT, CLOSE_TIMEOUT
-from otun.yamux.send_queue import MAX_QUEUED_PONGS, SEND_QUEUE_LIMIT
+from otun.yamux.connection import ACKNOWLEDGE_TIMEOUT, DEFAULT_LIMITS, OPEN_BACKLOG
 
 from .pair import End, Party, make_pair, settle
 from .wire import HEADER_SIZE, KIB, MIB, WINDOW
@@ -160,7 +159,7 @@ class TwoConnections(RuleBasedStateMachine):
 
     @rule(end=st.integers(0, 1))
     def ping(self, end: int) -> None:
-        if self.pings[end] - len(self.ends[end].pongs) < MAX_QUEUED_PONGS:
+        if self.pings[end] - len(self.ends[end].pongs) < DEFAULT_LIMITS.max_pongs:
             self.ends[end].connection.ping()
             self.pings[end] += 1
 
@@ -172,7 +171,7 @@ class TwoConnections(RuleBasedStateMachine):
             self.ends[end].sent_before_going = {key: party.sent for key, party in self.ends[end].parties.items()}
             connection.go_away()
 
-    @rule(now=st.sampled_from([ACKNOWLEDGE_TIMEOUT, CLOSE_TIMEOUT]))
+    @rule(now=st.sampled_from([ACKNOWLEDGE_TIMEOUT, DEFAULT_LIMITS.close_timeout]))
     def let_time_pass(self, now: float) -> None:
         """All streams came, and were left, at 0."""
         for end in self.ends:
@@ -207,7 +206,7 @@ class TwoConnections(RuleBasedStateMachine):
     def the_queues_have_an_end(self) -> None:
         for end in self.ends:
             control = (2 * len(end.parties) + 1) * HEADER_SIZE
-            assert end.connection.queued_bytes < SEND_QUEUE_LIMIT + WINDOW + HEADER_SIZE + control
+            assert end.connection.queued_bytes < DEFAULT_LIMITS.send_queue + WINDOW + HEADER_SIZE + control
 
     @invariant()
     def whoever_has_heard_the_end_has_heard_everything(self) -> None:
@@ -230,7 +229,7 @@ class TwoConnections(RuleBasedStateMachine):
             assert stream.receive_credit == peer.stream.send_credit
             assert peer.sent == party.received
             if not stream.is_read_closed:
-                assert stream.receive_credit + party.unread + stream.ungranted == end.connection.receive_window
+                assert stream.receive_credit + party.unread + stream.ungranted == stream.window
 
     def check_settled(self, end: End) -> None:
         self.check_windows(end)
@@ -250,10 +249,10 @@ class TwoConnections(RuleBasedStateMachine):
         while end.connection.can_open:
             end.open()
             opened += 1
-        assert opened == ACCEPT_BACKLOG, "a slot has leaked"
+        assert opened == OPEN_BACKLOG, "a slot has leaked"
         end.flush()
         end.deliver(len(end.under_way))
-        assert len(end.other.connection.streams) == ACCEPT_BACKLOG, "a place in the backlog has leaked"
+        assert len(end.other.connection.streams) == OPEN_BACKLOG, "a place in the backlog has leaked"
 
     def teardown(self) -> None:
         self.settle()

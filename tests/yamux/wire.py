@@ -6,6 +6,8 @@ Taken from hashicorp's `spec.md`, not from `otun.yamux.frames`: one mistake must
 import struct
 from typing import Final, NamedTuple
 
+from otun.yamux import SessionLimits
+
 SYN: Final = 1
 ACK: Final = 2
 FIN: Final = 4
@@ -92,3 +94,8 @@ def parse(wire: bytes) -> list[Frame]:
         position += len(body)
         frames.append(Frame(kind, flags, stream_id, length, body))
     return frames
+
+
+def fixed_window(size: int) -> SessionLimits:
+    """Return limits under which all streams have a receive window of *size* bytes for good, whatever they hold."""
+    return SessionLimits(receive_window=size, max_receive_window=size, max_held=2**40)

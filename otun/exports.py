@@ -1,0 +1,66 @@
+"""The public API: what `import otun` offers."""
+
+from .addresses import TcpAddress, UnixAddress
+from .client import Tunnel, forward, open_tunnel
+from .errors import (
+    AddressError,
+    BadMessage,
+    ConfigurationError,
+    InvalidName,
+    LimitExceeded,
+    ListenError,
+    LocalProtocolError,
+    OtunError,
+    ProtocolError,
+    RegistrationRefused,
+    RemoteProtocolError,
+    ServerUnreachable,
+)
+from .http.exchange import Exchange
+from .mux import (
+    ControlChannel,
+    Session,
+    SessionClosed,
+    SessionStatistics,
+    Stream,
+    StreamReset,
+    StreamStatistics,
+    open_session,
+)
+from .server import Server, ServerSettings, serve
+from .yamux import Allowance, Role, SessionLimits
+
+__all__ = [
+    "AddressError",
+    "Allowance",
+    "BadMessage",
+    "ConfigurationError",
+    "ControlChannel",
+    "Exchange",
+    "InvalidName",
+    "LimitExceeded",
+    "ListenError",
+    "LocalProtocolError",
+    "OtunError",
+    "ProtocolError",
+    "RegistrationRefused",
+    "RemoteProtocolError",
+    "Role",
+    "Server",
+    "ServerSettings",
+    "ServerUnreachable",
+    "Session",
+    "SessionClosed",
+    "SessionLimits",
+    "SessionStatistics",
+    "Stream",
+    "StreamReset",
+    "StreamStatistics",
+    "TcpAddress",
+    "Tunnel",
+    "UnixAddress",
+    "forward",
+    "open_session",
+    "open_tunnel",
+    "serve",
+]
