@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 
 import attrs
 from harness import ROOT, BenchmarkError, Missing, Program, build, free_port, running, wait_until_ready
+from link import Link
 
 Command: TypeAlias = list[str | Path]
 
@@ -91,12 +92,17 @@ def available_peers(names: Sequence[str]) -> list[Peer]:
 
 
 @contextlib.contextmanager
-def tunnel(peer: Peer, local: int, folder: Path) -> Iterator[Tunnel]:
-    """Run *peer*'s server and client in front of port *local*, and wait until a request passes."""
+def tunnel(peer: Peer, local: int, folder: Path, link: Link | None = None) -> Iterator[Tunnel]:
+    """Run *peer*'s server and client in front of port *local*, and wait until a request passes.
+
+    The client reaches the server over *link*, if there is one.
+    """
     control, public = free_port(), free_port()
     with running(f"{peer.name}-server", peer.server(control, public), folder, is_output_read=False) as server:
         wait_until_ready(control, [server], is_http=False)
-        client_command = peer.client(control, local)
-        with running(f"{peer.name}-client", client_command, folder, is_output_read=False) as client:
-            wait_until_ready(public, [server, client])
-            yield Tunnel(public, server, client)
+        with contextlib.ExitStack() as between:
+            entry = between.enter_context(link.to(control, folder)) if link is not None else control
+            client_command = peer.client(entry, local)
+            with running(f"{peer.name}-client", client_command, folder, is_output_read=False) as client:
+                wait_until_ready(public, [server, client])
+                yield Tunnel(public, server, client)

@@ -13,7 +13,7 @@ import attrs
 from cattrs import BaseValidationError, Converter, ForbiddenExtraKeysError, transform_error
 
 from ..errors import ConfigurationError
-from .files import read_regular_file
+from .files import read_file
 from .output import warn
 
 
@@ -96,7 +96,7 @@ def read_config(path: Path | None, environ: Mapping[str, str]) -> ConfigFile:
     if where is None:
         return ConfigFile()
     try:
-        data, mode = read_regular_file(where)
+        data, mode = read_file(where)
     except (FileNotFoundError, NotADirectoryError) as error:
         if path is None:
             return ConfigFile()

@@ -14,9 +14,8 @@ from .exit_codes import exit_code_for_signal
 def run_until_signal(main: Callable[[], Awaitable[None]]) -> None:
     """Run *main* on Trio until it returns, raises, or a signal ends it: then raises `typer.Exit` with its code.
 
-    Raises `OtunError` when the system does not let Trio run.
-
-    A second signal ends the process on the spot, in case that closing hangs.
+    A second signal ends the process on the spot, in case that closing hangs.  Raises `OtunError` when the system does
+    not let Trio start.
     """
     try:
         received = trio.run(_run_beside_receiver, main)

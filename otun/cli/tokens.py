@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import ConfigurationError
-from .files import read_regular_file
+from .files import read_file
 from .output import warn
 
 TOKENS_VARIABLE: Final = "OTUN_TOKENS"
@@ -29,7 +29,7 @@ def read_tokens_file(path: Path) -> frozenset[str]:
     can read the file.  Raises `ConfigurationError`.
     """
     try:
-        data, mode = read_regular_file(path)
+        data, mode = read_file(path)
     except OSError as error:
         raise ConfigurationError(f"tokens file {path}: {error.strerror}") from error
     tokens = set()

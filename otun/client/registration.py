@@ -43,6 +43,11 @@ class Registration:
         lost.__cause__ = error
         return lost
 
+    @property
+    def is_left(self) -> bool:
+        """Whether it was we who ended the tunnel."""
+        return self._is_left
+
     def leave(self) -> None:
         """Take note that we end the tunnel, if it has not ended already: then the server is not lost."""
         self._is_left = self._is_left or not self._session.is_closed

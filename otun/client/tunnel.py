@@ -55,14 +55,18 @@ class Tunnel(trio.abc.Listener[Stream]):
     async def serve(self, handler: Callable[[Stream], Awaitable[object]]) -> None:
         """Call *handler* in a task for each visitor until the tunnel ends, as `otun.Session.serve` does.
 
-        A visitor who breaks off ends its own handler only; with `trio.serve_listeners` it would end them all.
+        Returns when the tunnel was closed on this side, and all handlers are done; raises `SessionClosed` when the
+        server ended it, however politely.  A visitor who breaks off ends its own handler only; with
+        `trio.serve_listeners` it would end them all.
         """
         try:
             await self._session.serve(handler)
         except SessionClosed:
             error = await self._registration.end_error()
         else:
-            return
+            if self._registration.is_left:
+                return
+            error = await self._registration.end_error()
         raise error
 
     async def aclose(self) -> None:

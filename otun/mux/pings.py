@@ -105,8 +105,9 @@ class Pulse:
                 output, self._behind_ping = self._behind_ping, []
                 return output
         output = self._connection.data_to_send()
-        if output:
-            self._connection.refill()
+        self._connection.refill()
+        if not output:
+            output = self._connection.data_to_send()
         if self._ping is _KeepAlivePing.QUEUED:
             self._ping = _KeepAlivePing.TAKEN
             self._behind_ping = output[1:]

@@ -179,14 +179,20 @@ class YamuxConnection:
         return self.output.queued_bytes
 
     def data_to_send(self) -> list[bytes | memoryview]:
-        """Return everything that must leave now, and forget it: pings first, then what is owed, then data."""
+        """Return what must leave now, and forget it: pings first, then what is owed, then some of the data.
+
+        To be called again when all of it has left, until there is nothing.
+        """
         output = self.output.take()
-        while self._reset_unanswered:
+        while self._reset_unanswered and self.output.is_empty:
             self._free_slot(self._reset_unanswered.pop())
         return output
 
     def refill(self) -> None:
-        """Let the streams that wait for room in the queue send.  To be called after every `data_to_send`."""
+        """Let the streams that wait for room in the queue send.  To be called after every `data_to_send`.
+
+        The room of what was taken is free when it has left: when `data_to_send` is called again, even if for nothing.
+        """
         self.output.refill()
 
     # Input

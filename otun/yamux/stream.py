@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ..errors import LocalProtocolError
 from .frames import ACK, DATA, FIN, RST, WINDOW_UPDATE, encode_header
 from .limits import INITIAL_WINDOW
+from .send_queue import SPARSE_FRAME_SIZE
 from .states import TRANSITIONS, StreamInput, StreamState
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class YamuxStream:
         "is_acknowledged",
         "is_local",
         "is_read_closed",
+        "is_sparse",
         "is_waiting_for_room",
         "is_waiting_for_window",
         "owed_flags",
@@ -52,6 +54,7 @@ class YamuxStream:
         self.is_local: bool = is_local
         self.is_acknowledged: bool = False
         self.is_read_closed: bool = False
+        self.is_sparse: bool = True
         self.is_waiting_for_room: bool = False
         self.is_waiting_for_window: bool = False
         self.owed_flags: int = 0
@@ -110,6 +113,7 @@ class YamuxStream:
             raise LocalProtocolError(f"stream {self.id} cannot send in state {self.state.name}")
         size = len(data)
         self.send_credit -= size
+        self.is_sparse = size <= SPARSE_FRAME_SIZE
         self._connection.output.send_data(encode_header(DATA, 0, self.id, size), data, size)
 
     def send_eof(self) -> None:

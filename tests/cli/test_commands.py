@@ -118,6 +118,34 @@ def test_client_settings_come_from_the_environment(forwarded: list[object], envi
     assert forwarded == [(TcpAddress("h", 1), TcpAddress("localhost", 2), "n", "t")]
 
 
+@pytest.mark.parametrize("spelling", ["name", "subdomain"])
+def test_a_name_may_be_called_a_subdomain_everywhere(
+    forwarded: list[tuple[object, ...]], tmp_path: Path, environment: pytest.MonkeyPatch, spelling: str
+) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text(f"[client]\n{spelling} = 'File'\n")
+    arguments = ["http", "1", "--server", "h", "--config", str(config)]
+    assert main(arguments) == 4
+    environment.setenv(f"OTUN_{spelling.upper()}", "variable")
+    assert main(arguments) == 4
+    assert main([*arguments, f"--{spelling}", "flag"]) == 4
+    assert [call[2] for call in forwarded] == ["file", "variable", "flag"]
+
+
+@pytest.mark.parametrize("spelling", ["name", "subdomain"])
+def test_a_bad_name_is_told_with_where_it_stands(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, environment: pytest.MonkeyPatch, spelling: str
+) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text(f"[client]\n{spelling} = 'a_b'\n")
+    arguments = ["http", "1", "--server", "h", "--config", str(config)]
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith(f"otun: {config}: client.{spelling}: 'a_b' is no name for a tunnel")
+    environment.setenv(f"OTUN_{spelling.upper()}", "-")
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith(f"otun: OTUN_{spelling.upper()}: '-' is no name for a tunnel")
+
+
 def test_the_default_configuration_file_is_read(forwarded: list[object], tmp_path: Path) -> None:
     folder = tmp_path / ".config" / "otun"
     folder.mkdir(parents=True)
@@ -136,8 +164,9 @@ def test_the_default_configuration_file_is_read(forwarded: list[object], tmp_pat
         (["http", "3000"], "which server? Give --server HOST, or set OTUN_SERVER or client.server"),
         (["http", "app", "--server", "h"], "'app' has no port; write HOST:PORT"),
         (["http", "1", "--server", "h", "--token", "two words"], "--token: a token is one or more printable ASCII"),
-        (["server", "--log-level", "loud"], "'loud' is no log level; choose one of"),
-        (["--log-level", "loud", "demo"], "'loud' is no log level; choose one of"),
+        (["server", "--log-level", "loud"], "--log-level: 'loud' is no log level; choose one of"),
+        (["--log-level", "loud", "demo"], "--log-level: 'loud' is no log level; choose one of"),
+        (["http", "1", "--server", "h", "--subdomain", "a_b"], "--name: 'a_b' is no name for a tunnel: write 1 to 63"),
         (["--config", "/none", "server"], "configuration file /none: No such file or directory"),
         (["server", "--tokens-file", "/none"], "tokens file /none: No such file or directory"),
         (["server", "--state", "/dev/null"], "state folder /dev/null: File exists"),
@@ -157,6 +186,15 @@ def test_a_bad_variable_is_named(capsys: pytest.CaptureFixture[str], environment
     environment.setenv("OTUN_LOG_REQUESTS", "perhaps")
     assert main(["http", "1", "--server", "h"]) == 2
     assert capsys.readouterr().err == "otun: OTUN_LOG_REQUESTS: 'perhaps' is neither true nor false\n"
+
+
+@pytest.mark.parametrize("command", [["demo", "--once"], ["server"], ["http", "1", "--server", "h"]])
+def test_every_command_takes_the_log_level_from_the_environment(
+    capsys: pytest.CaptureFixture[str], environment: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    environment.setenv("OTUN_LOG_LEVEL", "loud")
+    assert main(command) == 2
+    assert capsys.readouterr().err.startswith("otun: OTUN_LOG_LEVEL: 'loud' is no log level; choose one of")
 
 
 @pytest.mark.parametrize("arguments", [["sever"], ["server", "--contrl", ":1"], ["http"], []])

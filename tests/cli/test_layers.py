@@ -64,6 +64,19 @@ def test_a_bad_value_is_named_with_where_it_stands(
     assert str(caught.value) == f"{origin}: {value!r} is bad"
 
 
+def test_a_stronger_source_wins_under_either_of_a_settings_names() -> None:
+    assert open_layers("client", {}, {"OTUN_SUBDOMAIN": "x"}, FILE).read("name", str, alias="subdomain") == "x"
+    file = ConfigFile(path=Path("x"), client=ClientTable(subdomain="file"))
+    assert open_layers("client", {}, {"OTUN_NAME": "x"}, file).read("name", str, alias="subdomain") == "x"
+
+
+def test_one_source_may_use_both_names_if_the_values_are_equal() -> None:
+    both = {"OTUN_NAME": "x", "OTUN_SUBDOMAIN": "x"}
+    assert open_layers("client", {}, both, FILE).read("name", str, alias="subdomain") == "x"
+    with pytest.raises(ConfigurationError, match=r"^OTUN_NAME and OTUN_SUBDOMAIN are one setting, but differ$"):
+        open_layers("client", {}, both | {"OTUN_NAME": "y"}, FILE).read("name", str, alias="subdomain")
+
+
 def test_a_path_in_the_file_is_relative_to_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ann")
     layers = open_layers("server", {}, {}, FILE)

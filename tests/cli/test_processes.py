@@ -91,6 +91,17 @@ def test_help_names_the_exit_codes(start: "Start", command: str) -> None:
     assert "3    refused by the server" in ended.stdout
 
 
+@pytest.mark.parametrize("buffering", ["", "1"])
+def test_help_that_cannot_be_written_is_one_line_and_exit_code_1(
+    start: "Start", environment: pytest.MonkeyPatch, buffering: str
+) -> None:
+    environment.setenv("PYTHONUNBUFFERED", buffering)
+    with open("/dev/full", "wb") as full:
+        ended = start("server", "--help", stdout=full.fileno()).wait()
+    assert ended.code == 1
+    assert ended.stderr == "otun: the output cannot be written: No space left on device\n"
+
+
 def test_nothing_heavy_is_imported_for_the_version(environment: pytest.MonkeyPatch) -> None:
     code = "import sys; from otun.cli import main; main(['--version']); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
@@ -225,7 +236,7 @@ def test_a_lost_server_is_one_line_and_exit_code_4(
     server.signal(signal.SIGKILL)
     ended = client.wait()
     assert ended.code == 4
-    assert re.fullmatch(r"otun: .+\n", ended.stderr)
+    assert re.fullmatch(rf"otun: lost the server at {addresses.control}: .+\n", ended.stderr)
 
 
 def test_a_client_without_a_token_is_refused_with_exit_code_3(

@@ -82,6 +82,22 @@ def test_a_syntax_error_is_named_with_its_line(text: str | bytes, line: str) -> 
     assert complaint_about(text).startswith(line)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"a = {'[' * 5000}{']' * 5000}", "arrays or tables are nested too deeply"),
+        (f"a = {'9' * 5000}", "a value cannot be read: Exceeds the limit"),
+    ],
+    ids=["nested arrays", "long integer"],
+)
+def test_what_only_pythons_limits_forbid_is_the_users_mistake_too(text: str, message: str) -> None:
+    assert complaint_about(text).startswith(message)
+
+
+def test_dev_null_stands_for_an_empty_file() -> None:
+    assert read_config(Path("/dev/null"), {}) == ConfigFile(path=Path("/dev/null"))
+
+
 def test_the_default_file_is_in_the_users_configuration_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ann")
     assert default_config_path({}) == Path("/home/ann/.config/otun/config.toml")

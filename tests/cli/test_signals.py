@@ -1,20 +1,13 @@
+import errno
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 import trio
 import typer
 
 from otun.cli.signals import run_until_signal
-
-
-@pytest.fixture(autouse=True)
-def handlers_as_before() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+from otun.errors import OtunError
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
@@ -64,6 +57,15 @@ def test_what_the_main_task_raises_comes_out() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         run_until_signal(main)
     assert caught.group_contains(LookupError)
+
+
+def test_a_system_that_does_not_let_trio_start_is_no_mistake_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(trio, "run", run)
+    with pytest.raises(OtunError, match="Trio cannot start: Too many open files"):
+        run_until_signal(trio.sleep_forever)
 
 
 def test_a_second_signal_ends_a_process_that_hangs_while_closing() -> None:

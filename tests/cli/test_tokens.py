@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,14 @@ def test_a_bad_token_is_named_by_its_line_and_not_repeated(tmp_path: Path, line:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"tokens file /.*/none: No such file or directory"):
         read_tokens_file(tmp_path / "none")
+
+
+def test_tokens_may_come_from_a_pipe_of_the_shells() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"alpha\nbeta\n")
+    os.close(writing)
+    assert read_tokens_file(Path(f"/dev/fd/{reading}")) == {"alpha", "beta"}
+    os.close(reading)
 
 
 def test_a_file_that_others_can_read_is_warned_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from otun import TcpAddress, Tunnel
+from otun import TcpAddress, Tunnel, UnixAddress
+from otun.addresses import LocalAddress
 
 from ..server.fixtures import (
     StartService,
@@ -19,7 +20,7 @@ from ..server.fixtures import (
 )
 from ..server.harness import RunningServer, make_hung_tests_fail
 from ..server.services import Handler
-from .support import ForwardTo, Place, forward_until_end
+from .support import ForwardTo, Names, Place, forward_until_end
 
 __all__ = ["engine", "nobody_listens", "registries", "server", "start_server", "start_service"]
 
@@ -47,3 +48,16 @@ def tunnel_to(server: RunningServer, start_service: StartService, forward_to: Fo
         return Place(server, await forward_to(service.address, **options), service)
 
     return start
+
+
+@pytest.fixture(params=["refused", "no socket", "no name"])
+async def unreachable(request: pytest.FixtureRequest, nobody_listens: TcpAddress, tmp_path: Path) -> LocalAddress:
+    """A local address that cannot be reached: some are found out at once, before a byte of the request is there."""
+    match request.param:
+        case "refused":
+            return nobody_listens
+        case "no socket":
+            return UnixAddress(str(tmp_path / "none.sock"))
+        case _:
+            Names()
+            return TcpAddress("printer.home", 9100)

@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from otun import TcpAddress, UnixAddress
+from otun.addresses import LocalAddress
 from otun.server.registry import Registry
 
 from ..server.harness import RunningServer
@@ -62,9 +63,9 @@ async def test_the_502_page_arrives_although_a_body_was_on_its_way(
 
 
 async def test_a_head_request_gets_502_without_a_body(
-    server: RunningServer, forward_to: ForwardTo, nobody_listens: TcpAddress
+    server: RunningServer, forward_to: ForwardTo, unreachable: LocalAddress
 ) -> None:
-    await forward_to(nobody_listens)
+    await forward_to(unreachable)
     with trio.fail_after(10):
         received = await ask(server.public, request(method="HEAD"))
     assert received.startswith(b"HTTP/1.1 502 ")

@@ -20,12 +20,16 @@ async def accept_one(tunnel: Tunnel) -> None:
     await tunnel.accept()
 
 
-uses = pytest.mark.parametrize("use", [forward_it, accept_one], ids=lambda use: use.__name__)
+async def serve_all(tunnel: Tunnel) -> None:
+    await tunnel.serve(receive_head)
+
+
+uses = pytest.mark.parametrize("use", [forward_it, accept_one, serve_all], ids=lambda use: use.__name__)
 Use = Callable[[Tunnel], Awaitable[None]]
 
 
 @uses
-async def test_a_server_that_stops_ends_forward_and_accept(
+async def test_a_server_that_stops_ends_whatever_uses_the_tunnel(
     server: RunningServer, nursery: trio.Nursery, use: Use
 ) -> None:
     async with open_tunnel(server.control, name="app") as tunnel:
@@ -35,6 +39,14 @@ async def test_a_server_that_stops_ends_forward_and_accept(
         assert "\n" not in str(caught.value)
         with pytest.raises(SessionClosed):
             await use(tunnel)
+
+
+async def test_serving_a_tunnel_that_is_closed_here_ends_without_an_error(
+    server: RunningServer, nursery: trio.Nursery
+) -> None:
+    async with open_tunnel(server.control, name="app") as tunnel:
+        nursery.start_soon(tunnel.aclose)
+        await tunnel.serve(receive_head)
 
 
 async def test_forward_as_a_whole_raises_it_too(server: RunningServer, nursery: trio.Nursery) -> None:
@@ -126,8 +138,23 @@ async def test_however_the_server_ends_the_tunnel_the_client_notices(engine, sta
         with trio.fail_after(10), pytest.raises(SessionClosed) as caught:
             await use(tunnel)
         assert isinstance(caught.value, OtunError)
+        assert f"the server at {service.address}" in str(caught.value)
+        if end is close_the_session:
+            assert str(caught.value) == f"lost the server at {service.address}: it closed the connection"
         if end in (send_an_error, send_an_error_and_close):
             assert "closed for repairs" in str(caught.value)
+
+
+@pytest.mark.parametrize("use", [forward_it, accept_one], ids=lambda use: use.__name__)
+async def test_a_tunnel_that_we_have_ended_has_not_lost_its_server(server: RunningServer, use: Use) -> None:
+    async with open_tunnel(server.control, name="app") as tunnel:
+        pass
+    async with open_tunnel(server.control, name="app") as another:
+        await another.aclose()
+        for ended in (tunnel, another):
+            with pytest.raises(SessionClosed) as caught:
+                await use(ended)
+            assert str(caught.value) == "the session was closed on this side"
 
 
 async def test_what_the_server_tells_is_what_the_tunnel_shows(engine, start_service) -> None:

@@ -3,9 +3,10 @@
 import pytest
 import trio
 
-from otun import Exchange, TcpAddress
+from otun import Exchange, SessionClosed, forward, open_session
+from otun.addresses import LocalAddress
 
-from ..server.services import answer_with_target, answering, receive_head, response
+from ..server.services import answer_with_target, answering, receive_all, receive_head, response
 from ..server.visitors import ask, connect, fetch, receive_exactly, request
 from .support import ForwardTo
 
@@ -68,12 +69,47 @@ async def test_another_status_is_told(tunnel_to) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
 async def test_a_service_that_cannot_be_reached_is_told_as_502(
-    server, forward_to: ForwardTo, nobody_listens: TcpAddress, method: str
+    server, forward_to: ForwardTo, unreachable: LocalAddress, method: str
 ) -> None:
     log = Log()
-    await forward_to(nobody_listens, on_exchange=log)
+    await forward_to(unreachable, on_exchange=log)
     await ask(server.public, request("/", method=method, body=b"x" if method == "POST" else b""))
     assert await log.wait_for(1) == [(method, "/", 502)]
+
+
+async def ask_in_pieces(start_service, local: LocalAddress, *pieces: bytes, log: Log | None = None) -> bytes:
+    """Send *pieces* as frames through a tunnel to *local*, and the end behind them; what comes back."""
+
+    async def serve(connection: trio.SocketStream) -> None:
+        async with open_session(connection, "server") as session:
+            control = await session.accept()
+            await control.receive_some()
+            await control.send_all(b'{"type":"registered","url":"http://app.example","subdomain":"app"}\n')
+            async with await session.open_stream() as visitor:
+                for piece in pieces:
+                    await visitor.send_all(piece)
+                    await session.ping()
+                await visitor.send_eof()
+                received.append(await receive_all(visitor))
+
+    received: list[bytes] = []
+    service = await start_service(serve)
+    with pytest.raises(SessionClosed):
+        await forward(service.address, local, on_exchange=log)
+    return received[0]
+
+
+async def test_so_it_is_when_the_head_comes_in_pieces(engine, start_service, unreachable: LocalAddress) -> None:
+    pieces = b"HE", b"AD /pieces HTTP", b"/1.1\r\nHost: app.example\r\n\r", b"\n"
+    log = Log()
+    received = await ask_in_pieces(start_service, unreachable, *pieces, log=log)
+    assert received.endswith(b"\r\n\r\n"), "the answer to HEAD has no body"
+    assert await log.wait_for(1) == [("HEAD", "/pieces", 502)]
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"nonsense\r\n\r\n"], ids=repr)
+async def test_what_is_no_request_is_answered_all_the_same(engine, start_service, unreachable, sent: bytes) -> None:
+    assert (await ask_in_pieces(start_service, unreachable, sent)).startswith(b"HTTP/1.1 502 ")
 
 
 async def test_a_visitor_who_leaves_before_the_answer_is_told_without_a_status(tunnel_to) -> None:

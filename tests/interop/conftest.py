@@ -15,6 +15,7 @@ import attrs
 import pytest
 import trio
 
+from .libp2p_support import REQUIREMENT, InstallationFailed, Libp2p, install
 from .support import LIMIT, LocalService, Program, Start, connect
 
 GO_PACKAGES = Path("/usr/share/gocode")
@@ -43,6 +44,24 @@ def gopeer(tmp_path_factory: pytest.TempPathFactory) -> Path:
         timeout=5 * LIMIT,
     )
     return program
+
+
+@pytest.fixture(scope="session")
+def libp2p_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment with py-libp2p: in the folder OTUN_LIBP2P_VENV, else made anew for all workers."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    try:
+        return install(Path(os.environ.get("OTUN_LIBP2P_VENV", folder / "libp2p")).absolute())
+    except InstallationFailed as error:
+        _lack(f"{REQUIREMENT} cannot be installed (it needs gcc, python3-dev and libgmp-dev): {error}")
+
+
+@pytest.fixture
+def libp2p(libp2p_python: Path, start: Start) -> Libp2p:
+    """py-libp2p, ended with the test."""
+    return Libp2p(libp2p_python, start)
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ async def test_a_cancelled_send_has_sent_a_prefix_and_the_session_lives(open_pai
 
 @pytest.mark.conformance(89)
 async def test_after_a_cancelled_send_every_frame_on_the_wire_is_whole(open_with_peer, moment: Moment) -> None:
-    body = pattern(600_000)
+    body = pattern(400_000)
     async with open_with_peer("client") as (session, peer):
         stream_id = -1
         for count in _checkpoints():

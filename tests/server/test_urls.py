@@ -83,5 +83,13 @@ def test_what_is_no_public_url_is_refused(public: str) -> None:
         ServerSettings(public_url=public)
 
 
+@pytest.mark.parametrize(
+    "public", ["http://{name}.x.org/{foo}", "http://x.org/{", "http://x.org/{{name}}", "http://{}.x"]
+)
+def test_another_placeholder_than_the_name_is_refused(public: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"has other braces than those of \{name\}"):
+        ServerSettings(public_url=public)
+
+
 def test_tokens_do_not_show_in_the_repr_of_settings() -> None:
     assert "SECRET" not in repr(ServerSettings(tokens=frozenset({"SECRET"})))

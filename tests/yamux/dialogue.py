@@ -44,7 +44,10 @@ class Dialogue:
 
     def wire(self) -> bytes:
         """Take all that wants to leave."""
-        return b"".join(self.connection.data_to_send())
+        wire = b""
+        while output := self.connection.data_to_send():
+            wire += b"".join(output)
+        return wire
 
     def say(self) -> list[Frame]:
         """Take all that wants to leave, as frames."""

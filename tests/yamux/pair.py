@@ -95,11 +95,15 @@ class End:
 
     def flush(self) -> None:
         """Let the transport take the output."""
+        while output := self._take():
+            self.under_way += output
+
+    def _take(self) -> bytes:
         output = b"".join(self.connection.data_to_send())
         assert self._has_output or not output, "output that was not announced"
-        self._has_output = False
-        self.under_way += output
+        self._has_output = not self.connection.output.is_empty
         self.connection.refill()
+        return output
 
     def deliver(self, size: int) -> None:
         """Bring at most *size* bytes to the other end."""
