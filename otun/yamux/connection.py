@@ -4,9 +4,7 @@ Everything that is kept has a bound: the send queue, the replies to a peer that 
 taken yet.  A peer that breaks the rules gets GoAway 1, and `receive_data` raises `RemoteProtocolError`.
 """
 
-import math
 from enum import Enum
-from itertools import islice, takewhile
 from operator import attrgetter
 from typing import Final
 
@@ -26,8 +24,9 @@ from .frames import (
     GoAwayCode,
     encode_header,
 )
-from .handler import ConnectionHandler, StreamHandler
+from .handler import NOBODY, ConnectionHandler, StreamHandler
 from .limits import SessionLimits
+from .patience import Patience
 from .send_queue import SendQueue
 from .states import StreamState
 from .stream import YamuxStream
@@ -35,9 +34,6 @@ from .windows import ReceiveWindows
 
 OPEN_BACKLOG: Final = 256
 """Opens of our own without an answer: what all yamux implementations accept."""
-
-ACKNOWLEDGE_TIMEOUT: Final = 30.0
-"""Seconds after which a stream that nobody took is acknowledged all the same: hashicorp/yamux gives up at 75."""
 
 
 DEFAULT_LIMITS: Final = SessionLimits()
@@ -62,6 +58,7 @@ class YamuxConnection:
         self.streams: dict[int, YamuxStream] = {}
         self.windows: ReceiveWindows = ReceiveWindows(limits)
         self.output: SendQueue = SendQueue(handler.output_ready, limits)
+        self.patience: Patience = Patience(limits.close_timeout)
         self.has_gone_away: bool = False
         self.has_peer_gone_away: bool = False
         self._handler = handler
@@ -77,10 +74,6 @@ class YamuxConnection:
         # Inbound: where the body that is arriving goes, and whether a FIN stands behind it.
         self._body_stream: YamuxStream | None = None
         self._body_has_fin = False
-        # Streams with a deadline.  Each kind has one fixed delay, so that the first entry is always the next one due.
-        self._unaccepted: dict[YamuxStream, float] = {}
-        self._overdue: set[YamuxStream] = set()
-        self._closing: dict[YamuxStream, float] = {}
 
     def __repr__(self) -> str:
         return f"<YamuxConnection {self.role.name} streams={len(self.streams)} queued={self.output.queued_bytes}>"
@@ -142,9 +135,7 @@ class YamuxConnection:
         streams = list(self.streams.values())
         self.streams.clear()
         self.output.end_round()
-        self._unaccepted.clear()
-        self._overdue.clear()
-        self._closing.clear()
+        self.patience.end()
         self._body_stream = None
         for stream in streams:
             stream.state = StreamState.RESET
@@ -156,20 +147,14 @@ class YamuxConnection:
     @property
     def next_deadline(self) -> float:
         """When `handle_timeouts` should be called next, in seconds; infinity when nothing is due."""
-        return min((*islice(self._unaccepted.values(), 1), *islice(self._closing.values(), 1)), default=math.inf)
+        return self.patience.deadline
 
     def handle_timeouts(self, now: float) -> None:
         """Acknowledge what nobody took in time, and reset closed streams whose peer never finished."""
-        for stream in [*takewhile(lambda stream: self._unaccepted[stream] <= now, self._unaccepted)]:
-            del self._unaccepted[stream]
-            self._overdue.add(stream)
+        for stream in self.patience.take_unacknowledged(now):
             stream.send_ack()
-        for stream in [*takewhile(lambda stream: self._closing[stream] <= now, self._closing)]:
+        for stream in self.patience.unfinished(now):
             stream.reset()
-
-    def expect_end(self, stream: YamuxStream, now: float) -> None:
-        """Reset *stream* unless it has ended `SessionLimits.close_timeout` after *now*."""
-        self._closing.setdefault(stream, now + self.limits.close_timeout)
 
     # Output
 
@@ -283,17 +268,16 @@ class YamuxConnection:
             self._resets.spend(self._now)
             self.output.refuse(stream_id)
             return None
-        stream = YamuxStream(self, stream_id, _NOBODY, is_local=False)
+        stream = YamuxStream(self, stream_id, NOBODY, is_local=False)
         self.streams[stream_id] = stream
-        self._unaccepted[stream] = self._now + ACKNOWLEDGE_TIMEOUT
+        self.patience.opened(stream, self._now)
         self._handler.stream_opened(stream)
         return None if stream.is_over else stream
 
     @property
     def _is_full(self) -> bool:
         limits = self.limits
-        waiting = len(self._unaccepted) + len(self._overdue)
-        return waiting >= limits.accept_backlog or len(self.streams) >= limits.max_streams
+        return self.patience.unaccepted_count >= limits.accept_backlog or len(self.streams) >= limits.max_streams
 
     def _free_slot(self, stream: YamuxStream) -> None:
         stream.is_acknowledged = True
@@ -352,43 +336,15 @@ class YamuxConnection:
             self._handler.round_trip_wanted()
         return windows.resize(stream, self._handler.current_time())
 
-    def accepted(self, stream: YamuxStream) -> None:
-        """Take note that somebody has taken *stream*: it leaves the backlog."""
-        self._unaccepted.pop(stream, None)
-        self._overdue.discard(stream)
-
     def forget(self, stream: YamuxStream) -> None:
         """Take an ended stream out of all tables."""
         self.streams.pop(stream.id, None)
         self.windows.release(stream)
-        self._closing.pop(stream, None)
-        if stream.is_local:
-            if not stream.is_acknowledged:
-                # The peer may never answer now, but holds the slot until our RST is out: a SYN would overtake it.
-                self._reset_unanswered.append(stream)
-        else:
-            self.accepted(stream)
+        self.patience.forget(stream)
+        if stream.is_local and not stream.is_acknowledged:
+            # The peer may never answer now, but holds the slot until our RST is out: a SYN would overtake it.
+            self._reset_unanswered.append(stream)
         if not stream.owed_flags:
             self.output.forget_update(stream)
         if self._body_stream is stream:
             self._body_stream = None
-
-
-class _Nobody:
-    """The handler of a stream before its owner is known."""
-
-    def data_received(self, data: memoryview) -> None:
-        raise AssertionError("stream_opened must set a handler")
-
-    def stream_ended(self) -> None: ...
-
-    def stream_reset(self, code: int) -> None: ...
-
-    def evicted(self) -> None: ...
-
-    def connection_lost(self) -> None: ...
-
-    def window_opened(self) -> None: ...
-
-
-_NOBODY: Final = _Nobody()

@@ -3,7 +3,7 @@
 A handler may call back into the connection and its streams from within any of these calls, except `receive_data`.
 """
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from .stream import YamuxStream
@@ -63,3 +63,23 @@ class StreamHandler(Protocol):
 
     def window_opened(self) -> None:
         """`YamuxStream.send_allowance` returned 0 before: ask again, now or soon, or `YamuxStream.decline`."""
+
+
+class _Nobody:
+    """The handler of a stream before its owner is known."""
+
+    def data_received(self, data: memoryview) -> None:
+        raise AssertionError("stream_opened must set a handler")
+
+    def stream_ended(self) -> None: ...
+
+    def stream_reset(self, code: int) -> None: ...
+
+    def evicted(self) -> None: ...
+
+    def connection_lost(self) -> None: ...
+
+    def window_opened(self) -> None: ...
+
+
+NOBODY: Final = _Nobody()

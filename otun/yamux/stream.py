@@ -138,7 +138,7 @@ class YamuxStream:
     def acknowledge(self) -> None:
         """Tell the peer, once, that the stream it opened is taken, and how large our window is."""
         if not self.is_local:
-            self._connection.accepted(self)
+            self._connection.patience.accepted(self)
             self.send_ack()
 
     def consume(self, size: int) -> None:
@@ -174,7 +174,7 @@ class YamuxStream:
 
         It is not reset at once, because hashicorp/yamux drops data it has not read when RST comes.  A peer whose window
         is empty is given one byte, so that it tries and finds out.  A peer that neither sends nor finishes is reset
-        after `CLOSE_TIMEOUT` (see `YamuxConnection.handle_timeouts`).
+        after `SessionLimits.close_timeout` (see `YamuxConnection.handle_timeouts`).
         """
         self._discard_unread()
         if self.is_over or self.is_read_closed:
@@ -186,10 +186,10 @@ class YamuxStream:
             self._owe(0, 1)
 
     def finish(self, now: float) -> None:
-        """Send FIN after what is queued, and wait `CLOSE_TIMEOUT` at most for the peer's."""
+        """Send FIN after what is queued, and wait `SessionLimits.close_timeout` at most for the peer's."""
         self.send_eof()
         if not self.is_over:
-            self._connection.expect_end(self, now)
+            self._connection.patience.closed(self, now)
 
     # For the connection
 

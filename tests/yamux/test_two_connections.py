@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from otun.errors import LocalProtocolError
 from otun.yamux import Role
-from otun.yamux.connection import ACKNOWLEDGE_TIMEOUT, DEFAULT_LIMITS, OPEN_BACKLOG
+from otun.yamux.connection import DEFAULT_LIMITS, OPEN_BACKLOG
+from otun.yamux.patience import ACKNOWLEDGE_TIMEOUT
 
 from .pair import End, Party, make_pair, settle
 from .wire import HEADER_SIZE, KIB, MIB, WINDOW
