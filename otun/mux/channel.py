@@ -7,7 +7,7 @@ from ..control.messages import Message
 
 
 class ControlChannel(trio.abc.Channel[Message]):
-    """Sends and receives `otun.control.messages` over any Trio stream, which belongs to it from then on.
+    """Sends and receives `otun.control` over any Trio stream, which belongs to it from then on.
 
     As for any Trio channel, `receive` raises `trio.EndOfChannel` at the peer's orderly end.
     """
