@@ -15,7 +15,7 @@ from typing import Final
 from harness import ROOT, table
 
 sys.path.insert(0, str(ROOT))
-from otun.yamux import Role, YamuxConnection, YamuxStream
+from otun.yamux import Role, SessionLimits, YamuxConnection, YamuxStream
 
 SIZES: Final = (0, 64, 1024, 16 * 1024, 64 * 1024)
 
@@ -75,7 +75,7 @@ def frames_of(size: int) -> tuple[bytes, int]:
 
 def reading(size: int) -> Work:
     """Our connection reads frames on one stream."""
-    connection = YamuxConnection(Role.SERVER, Sink())
+    connection = YamuxConnection(Role.SERVER, Sink(), limits=SessionLimits(receive_window=_READ * 2))
     connection.receive_data(_HEADER.pack(0, _WINDOW_UPDATE, _SYN, 1, 0), 0.0)
     wire, count = frames_of(size)
 

@@ -301,11 +301,11 @@ class YamuxConnection:
         if not stream.is_expecting_data:
             stream.refuse()  # Data after FIN, or after our reader left.
             return
-        size = len(data)
+        size, windows = len(data), self.windows
         stream.unread += size
-        self.windows.held += size
+        windows.held += size
         stream.handler.data_received(data)
-        if self.windows.is_exceeded:
+        if windows.held + windows.granted > windows.most:
             self._evict()
         # The handler may have reset the stream: then there is no body stream any more.
         if not missing and self._body_has_fin and self._body_stream is not None:

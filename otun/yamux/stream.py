@@ -143,13 +143,14 @@ class YamuxStream:
 
     def consume(self, size: int) -> None:
         """Say that *size* received bytes are used up.  From half a window on the peer is given it anew."""
+        windows = self._connection.windows
+        windows.held -= size
         self.unread -= size
-        self._connection.windows.held -= size
         self.ungranted += size
         if self.ungranted * 2 >= self.window and self.is_expecting_data:
             self._renew_window()
-        elif not self.unread and self.is_over:
-            self._connection.windows.ended_unread.pop(self, None)
+        elif windows.ended_unread and not self.unread:
+            windows.ended_unread.pop(self, None)
 
     def _renew_window(self) -> None:
         delta = self.ungranted + self._connection.resize_window(self)

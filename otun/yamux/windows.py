@@ -31,6 +31,8 @@ class ReceiveWindows:
         """Bytes of all windows beyond the first 256 KiB of each."""
         self.ended_unread: dict[YamuxStream, None] = {}
         """Streams that are over, while what they brought is not: they are out of the connection's table."""
+        self.most: int = limits.max_held
+        """What both may come to together."""
         self.round_trip: float = 0.0
         """Seconds that the last ping took that was sent for the windows' sake; 0 before.
 
@@ -40,14 +42,9 @@ class ReceiveWindows:
         self._limits = limits
 
     @property
-    def is_exceeded(self) -> bool:
-        """Whether the session holds too much."""
-        return self.held + self.granted > self._limits.max_held
-
-    @property
     def excess(self) -> int:
         """Bytes that must go until an eighth of the limit is free again, so that this is not done for each frame."""
-        return self.held + self.granted - self._limits.max_held * 7 // 8
+        return self.held + self.granted - self.most * 7 // 8
 
     @property
     def _free(self) -> int:
@@ -56,7 +53,7 @@ class ReceiveWindows:
         Each counts twice, as it may be filled.  Then readers who stall cost nobody his stream: the limit is passed only
         by those who hold the 256 KiB that every stream is promised.
         """
-        return self._limits.max_held - self.held - 2 * self.granted
+        return self.most - self.held - 2 * self.granted
 
     def first_delta(self, stream: "YamuxStream") -> int:
         """Give a new *stream* its first window, and return by how much it is larger than the specification's."""
