@@ -54,6 +54,8 @@ class Sink:
 
     def slot_freed(self) -> None: ...
 
+    def deadline_set(self) -> None: ...
+
     def current_time(self) -> float:
         return 0.0
 

@@ -11,6 +11,7 @@ from functools import wraps
 from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from ..switchboard import Endpoint, LingeringClose, Switchboard
+from ..switchboard.endpoint import LINGER_TIMEOUT
 from ..switchboard.board import BYTES_PER_CALL
 from ..yamux import YamuxStream
 
@@ -66,7 +67,7 @@ class Patch(Endpoint):
     looks cut short on the far side, too.
     """
 
-    __slots__ = ("_has_read_all", "_moved", "_owner", "_stream", "_tap", "_unread", "has_received")
+    __slots__ = ("_has_lost_stream", "_has_read_all", "_moved", "_owner", "_stream", "_tap", "_unread", "has_received")
 
     def __init__(
         self,
@@ -84,6 +85,7 @@ class Patch(Endpoint):
         self._tap = tap
         self._unread = unread  # Read from the socket before it was patched.
         self._has_read_all = False
+        self._has_lost_stream = False  # It was whole, but the socket does not have everything yet.
         self._moved = 0  # Bytes, since the deadline was last looked at.
         self.has_received: bool = False
 
@@ -154,6 +156,8 @@ class Patch(Endpoint):
         """What was kept has left."""
         self._moved += size
         self._stream.consume(size)
+        if self._has_lost_stream:
+            self.board.set_deadline(self, LINGER_TIMEOUT)
 
     @contained
     def stream_ended(self) -> None:
@@ -162,7 +166,10 @@ class Patch(Endpoint):
 
     def finished(self) -> None:
         """The socket's writing side is shut down."""
-        self._end_if_done()
+        if self._has_lost_stream:
+            self._hand_over(b"")
+        else:
+            self._end_if_done()
 
     # Ending
 
@@ -174,7 +181,7 @@ class Patch(Endpoint):
 
     def deadline_passed(self) -> None:
         """One direction has ended, and the other one is silent: give up, unless bytes have moved in the meantime."""
-        if self._moved:
+        if self._moved and not self._has_lost_stream:
             self._moved = 0
             self.board.set_deadline(self, HALF_CLOSED_TIMEOUT)
         else:
@@ -199,17 +206,20 @@ class Patch(Endpoint):
     def _stream_lost(self) -> None:
         if self.is_closed:
             return
-        if self.is_ending and not self.is_connecting:
-            # The stream's end had arrived: the socket's other side has a right to all of it.
-            self._hand_over(b"")
-        else:
+        if not self.is_ending or self.is_connecting:
             self.abort()
+        elif self.unsent:
+            # The stream's end had arrived: the socket's other side has a right to all of it.
+            self._has_lost_stream = self._has_read_all = True
+            self.board.set_deadline(self, LINGER_TIMEOUT)
+        else:
+            self._hand_over(b"")
 
     def _hand_over(self, last_bytes: bytes) -> None:
-        """Leave the socket to a `LingeringClose` that sends what is left, and *last_bytes*."""
+        """Leave the socket to a `LingeringClose` that sends *last_bytes*, and reads what nobody wants."""
         self._leave()
         self._stream.close(self.board.now)
-        LingeringClose(self.board, self.sock, last_bytes, self.unsent)
+        LingeringClose(self.board, self.sock, last_bytes)
 
     def broken(self, error: OSError) -> None:
         """The socket failed.  What it had received before is still worth moving."""

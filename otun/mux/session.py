@@ -283,7 +283,6 @@ class Session(trio.abc.Listener[Stream]):
                 logger.exception("stream %d could not be taken", stream.id)
                 stream.reset()
             return
-        self._timer.deadline = min(self._timer.deadline, self._connection.next_deadline)
         self._unaccepted.append(Stream.opened_by_peer(self, stream))
         self._acceptors.unpark()
 
@@ -312,6 +311,12 @@ class Session(trio.abc.Listener[Stream]):
     def pong_received(self, value: int) -> None:
         """Wake whoever sent the ping."""
         self._pings.answered(value)
+
+    def deadline_set(self) -> None:
+        """Have `keep_time` wake up in time."""
+        deadline = self._connection.next_deadline
+        if deadline < self._timer.deadline:
+            self._timer.deadline = deadline
 
     def current_time(self) -> float:
         """Return Trio's time."""

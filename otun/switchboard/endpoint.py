@@ -240,11 +240,8 @@ class LingeringClose(Endpoint):
 
     __slots__ = ()
 
-    def __init__(
-        self, board: Switchboard, sock: socket.socket, last_bytes: bytes, unsent: bytearray | None = None
-    ) -> None:
+    def __init__(self, board: Switchboard, sock: socket.socket, last_bytes: bytes) -> None:
         super().__init__(board, sock)
-        self.unsent = unsent
         board.replace(sock, self)
         board.set_deadline(self, LINGER_TIMEOUT)
         if last_bytes:

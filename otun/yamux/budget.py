@@ -14,19 +14,13 @@ class Budget:
         self._limit = limit
         self._deed = deed
         self._left = float(allowance.at_once)
-        self._filled_at: float | None = None
+        self._filled_at = 0.0
 
     def spend(self, now: float) -> None:
         """Take note that it happened once more.  Raises `LimitExceeded` when that was too often."""
-        if self._filled_at is None:
-            self._filled_at = now
-        if self._left < 1:
-            self._refill((now - self._filled_at) * self._allowance.per_second)
-            self._filled_at = now
-        self._left -= 1
-
-    def _refill(self, gained: float) -> None:
         allowance = self._allowance
+        gained = (now - self._filled_at) * allowance.per_second
+        self._filled_at = now
         self._left = min(self._left + gained, allowance.at_once)
         if self._left < 1:
             raise LimitExceeded(
@@ -34,3 +28,4 @@ class Budget:
                 f" and then more than {allowance.per_second:,.0f} times a second",
                 limit=self._limit,
             )
+        self._left -= 1

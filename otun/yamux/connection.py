@@ -58,7 +58,7 @@ class YamuxConnection:
         self.streams: dict[int, YamuxStream] = {}
         self.windows: ReceiveWindows = ReceiveWindows(limits)
         self.output: SendQueue = SendQueue(handler.output_ready, limits)
-        self.patience: Patience = Patience(limits.close_timeout)
+        self.patience: Patience = Patience(limits.close_timeout, handler.deadline_set)
         self.has_gone_away: bool = False
         self.has_peer_gone_away: bool = False
         self._handler = handler
@@ -74,6 +74,7 @@ class YamuxConnection:
         # Inbound: where the body that is arriving goes, and whether a FIN stands behind it.
         self._body_stream: YamuxStream | None = None
         self._body_has_fin = False
+        self._credited: list[YamuxStream] = []
 
     def __repr__(self) -> str:
         return f"<YamuxConnection {self.role.name} streams={len(self.streams)} queued={self.output.queued_bytes}>"
@@ -195,6 +196,8 @@ class YamuxConnection:
             self.has_gone_away = True
             self.output.send_urgent(encode_header(GO_AWAY, 0, 0, GoAwayCode.PROTOCOL_ERROR))
             raise
+        if self._credited:
+            self._send_on_credit()
 
     def receive_eof(self) -> None:
         """Take note that the peer's bytes have ended.  Raises `RemoteProtocolError` when that cuts a frame."""
@@ -219,9 +222,9 @@ class YamuxConnection:
         if not stream.is_acknowledged and stream.is_local:
             self._free_slot(stream)  # Any frame is an answer to our SYN: not all peers send ACK before their data.
         if flags & RST:
+            stream.receive_rst(length if kind == WINDOW_UPDATE else 0)
             if not stream.is_local:
                 self._resets.spend(self._now)
-            stream.receive_rst(length if kind == WINDOW_UPDATE else 0)
             return
         if length:
             if kind == DATA:
@@ -236,11 +239,15 @@ class YamuxConnection:
             stream.receive_fin()
 
     def _check_empty(self, stream: YamuxStream | None, flags: int) -> None:
-        """Count a frame without length that changes nothing.  The end of a stream that we have reset is none."""
+        """Count a frame without length that changes nothing.
+
+        The end of a stream that we have reset is none, nor is a second FIN, which some peers send.
+        """
         if stream is None:
             is_empty = not flags & (ACK | FIN)
         elif flags & FIN:
-            is_empty = stream.has_peer_finished
+            is_empty = stream.has_second_fin
+            stream.has_second_fin = stream.has_peer_finished
         else:
             is_empty = stream.is_acknowledged or not stream.is_local
         if is_empty:
@@ -290,6 +297,15 @@ class YamuxConnection:
             raise RemoteProtocolError(f"the peer raised the window of stream {stream.id} above {MAX_UINT32} bytes")
         if stream.is_waiting_for_window:
             stream.is_waiting_for_window = False
+            self._credited.append(stream)
+
+    def _send_on_credit(self) -> None:
+        """Let streams send whose window was empty: after the whole read, so that credit in drops makes no small frames.
+
+        They are none any more if the connection has been lost in the meantime.
+        """
+        credited, self._credited = self._credited, []
+        for stream in credited:
             if stream.can_send:
                 stream.handler.window_opened()
 

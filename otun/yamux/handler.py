@@ -21,6 +21,9 @@ class ConnectionHandler(Protocol):
     def slot_freed(self) -> None:
         """One of our own opens was answered, so that another one may be made."""
 
+    def deadline_set(self) -> None:
+        """`YamuxConnection.next_deadline` may have become earlier."""
+
     def current_time(self) -> float:
         """Return the time, in seconds, on the clock from which all times come."""
 

@@ -16,7 +16,11 @@ class Allowance:
     """How often something may happen: *at_once*, and then *per_second*."""
 
     at_once: int
-    per_second: float
+    per_second: float = attrs.field(kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if not (self.at_once >= 0 and self.per_second >= 0):
+            raise ValueError(f"an allowance cannot be negative: {self}")
 
 
 @attrs.frozen(kw_only=True)
@@ -125,6 +129,12 @@ class SessionLimits:
     """
 
     def __attrs_post_init__(self) -> None:
+        for field in attrs.fields(SessionLimits):
+            value = getattr(self, field.name)
+            if not (isinstance(value, Allowance) or value >= 0):
+                raise ValueError(f"{field.name} must not be {value}")
+        if self.send_queue == 0:
+            raise ValueError("send_queue must not be 0: nobody could ever send")
         if not INITIAL_WINDOW <= self.receive_window <= self.max_receive_window <= MAX_WINDOW:
             raise ValueError(
                 f"a receive window must be between {INITIAL_WINDOW} and {MAX_WINDOW} bytes, and not above its maximum"

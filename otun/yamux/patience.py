@@ -1,6 +1,7 @@
 """Streams that wait for somebody, and for how long: to be taken on this side, or to be finished by the peer."""
 
 import math
+from collections.abc import Callable
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Final
 
@@ -14,11 +15,13 @@ ACKNOWLEDGE_TIMEOUT: Final = 30.0
 class Patience:
     """The deadlines of one connection's streams.  *close_timeout* is `SessionLimits.close_timeout`.
 
+    *deadline_set* is called when `deadline` may have become earlier.
     Each kind has one fixed delay, so that the first entry is always the next one due.
     """
 
-    def __init__(self, close_timeout: float) -> None:
+    def __init__(self, close_timeout: float, deadline_set: Callable[[], None]) -> None:
         self._close_timeout = close_timeout
+        self._deadline_set = deadline_set
         self._unaccepted: dict[YamuxStream, float] = {}
         self._acknowledged: set[YamuxStream] = set()  # And not accepted for all that.
         self._unfinished: dict[YamuxStream, float] = {}
@@ -36,6 +39,8 @@ class Patience:
     def opened(self, stream: "YamuxStream", now: float) -> None:
         """The peer has opened *stream*."""
         self._unaccepted[stream] = now + ACKNOWLEDGE_TIMEOUT
+        if len(self._unaccepted) == 1:
+            self._deadline_set()
 
     def accepted(self, stream: "YamuxStream") -> None:
         """Somebody has taken *stream*."""
@@ -45,6 +50,8 @@ class Patience:
     def closed(self, stream: "YamuxStream", now: float) -> None:
         """We have finished with *stream*, and the peer has not."""
         self._unfinished.setdefault(stream, now + self._close_timeout)
+        if len(self._unfinished) == 1:
+            self._deadline_set()
 
     def forget(self, stream: "YamuxStream") -> None:
         """*stream* is over."""

@@ -26,6 +26,7 @@ class YamuxStream:
     __slots__ = (
         "_connection",
         "handler",
+        "has_second_fin",
         "id",
         "is_acknowledged",
         "is_local",
@@ -53,6 +54,7 @@ class YamuxStream:
         self.state: StreamState = StreamState.OPEN
         self.is_local: bool = is_local
         self.is_acknowledged: bool = False
+        self.has_second_fin: bool = False
         self.is_read_closed: bool = False
         self.is_sparse: bool = True
         self.is_waiting_for_room: bool = False

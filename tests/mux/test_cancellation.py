@@ -59,6 +59,7 @@ async def test_a_cancelled_send_has_sent_a_prefix_and_the_session_lives(open_pai
             await check_round_trip(*sessions)
             if not was_cancelled:
                 break
+        assert count > 5  # A checkpoint of its own, and one for each time that the window is empty.
         assert stream_count(sessions[0]) == stream_count(sessions[1]) == 0
 
 
@@ -87,6 +88,7 @@ async def test_after_a_cancelled_send_every_frame_on_the_wire_is_whole(open_with
             assert {frame.kind for frame in frames} <= {DATA, 1}
             if not was_cancelled:
                 break
+        assert count > 5
         assert sent == body
 
 
@@ -113,6 +115,97 @@ async def test_a_cancelled_receive_loses_no_byte(open_pair, moment: Moment) -> N
                 await receive()
         assert received == body
         assert await theirs.receive_some() == b""
+
+
+@pytest.mark.conformance(90)
+async def test_a_reader_that_is_cancelled_at_each_checkpoint_in_turn_loses_no_byte(open_pair, moment: Moment) -> None:
+    """It reads in pieces, so that it waits for some and finds others there."""
+    body = pattern(20_000)
+    async with open_pair() as sessions:
+        for count in _checkpoints():
+            ours, theirs = await _stream_pair(sessions)
+            received = bytearray()
+
+            async def read(theirs=theirs, received=received) -> None:
+                while more := await theirs.receive_some(1000):
+                    received += more
+
+            async def send(ours=ours) -> None:
+                for start in range(0, len(body), 4000):
+                    await ours.send_all(body[start : start + 4000])
+                    await sessions[0].ping()
+                await ours.send_eof()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send)
+                was_cancelled = await cancel_at_checkpoint(read, count, moment)
+                assert body.startswith(received)
+                await read()
+            assert received == body
+            for stream in (ours, theirs):
+                await stream.aclose()
+            if not was_cancelled:
+                break
+        assert count > 20
+        await check_round_trip(*sessions)
+
+
+@pytest.mark.conformance(35)
+async def test_an_acceptor_that_is_cancelled_at_each_checkpoint_in_turn_loses_no_stream(
+    open_pair, moment: Moment
+) -> None:
+    async with open_pair() as sessions:
+        for count in _checkpoints():
+            opened: list[Stream] = []
+            accepted: list[Stream] = []
+
+            async def accept(accepted=accepted) -> None:
+                while len(accepted) < 6:
+                    accepted.append(await sessions[1].accept())
+
+            async def open_streams(opened=opened) -> None:
+                for _ in range(3):
+                    opened += [await sessions[0].open_stream(), await sessions[0].open_stream()]
+                    await sessions[0].ping()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(open_streams)
+                was_cancelled = await cancel_at_checkpoint(accept, count, moment)
+                await accept()
+            assert [stream.id for stream in accepted] == [stream.id for stream in opened]
+            for stream in (*opened, *accepted):
+                await stream.aclose()
+            if not was_cancelled:
+                break
+        assert count > 6
+        await check_round_trip(*sessions)
+
+
+@pytest.mark.conformance(89)
+async def test_a_cancelled_wait_for_room_sends_nothing_and_leaves_the_stream_usable(
+    open_with_peer, moment: Moment
+) -> None:
+    async with open_with_peer("client") as (session, peer):
+        stream = await session.open_stream()
+        await peer.send(update(1, flags=ACK))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.send_all, bytes(INITIAL_WINDOW))
+            await peer.body_of(1, INITIAL_WINDOW)
+        for count in _checkpoints():
+            async with trio.open_nursery() as nursery:
+                ends: list[bool] = []
+
+                async def wait(count=count, ends=ends) -> None:
+                    ends.append(await cancel_at_checkpoint(stream.wait_send_all_might_not_block, count, moment))
+
+                nursery.start_soon(wait)
+                assert [frame for frame in await peer.settle() if frame.kind == DATA] == []
+                await peer.send(update(1, 2))
+            await stream.send_all(b"ok")
+            assert await peer.body_of(1, 2) == b"ok"
+            if ends == [False]:
+                break
+        assert count > 2
 
 
 @pytest.mark.conformance(35)

@@ -8,7 +8,7 @@ import trio.lowlevel
 
 from otun.switchboard import LingeringClose, Switchboard, open_switchboard
 
-from .support import Recorder, RecordingEndpoint, read_to_end
+from .support import Recorder, read_to_end
 
 LAST_BYTES = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n\r\n"
 
@@ -65,16 +65,6 @@ async def test_last_bytes_that_do_not_fit_are_sent_when_there_is_room(board: Swi
     page = bytes(range(256)) * 40_000
     _hand_over(board, ours, page)
     assert await read_to_end(theirs) == page
-
-
-async def test_what_the_former_owner_could_not_send_goes_first(board: Switchboard, make_tcp_pair) -> None:
-    ours, theirs = make_tcp_pair()
-    former = RecordingEndpoint(board, ours)
-    body = bytes(range(256)) * 40_000
-    former.send(body)
-    assert former.unsent
-    LingeringClose(board, ours, LAST_BYTES, former.unsent)
-    assert await read_to_end(theirs) == body + LAST_BYTES
 
 
 async def test_the_former_owner_is_not_called_any_more(board: Switchboard, make_tcp_pair) -> None:

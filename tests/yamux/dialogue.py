@@ -97,6 +97,8 @@ class Dialogue:
     def slot_freed(self) -> None:
         self.note(None, "slot_freed")
 
+    def deadline_set(self) -> None: ...
+
     def current_time(self) -> float:
         return self.now
 

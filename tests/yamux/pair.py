@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from otun.yamux import Role, YamuxConnection, YamuxStream
+from otun.yamux import Role, SessionLimits, YamuxConnection, YamuxStream
 
-from .wire import fixed_window
+from .wire import WINDOW, fixed_window
 
 PATTERN: Final = memoryview(bytes(range(251)) * 1300)
 """What all streams send, each from a place of its own: 251 is no size that anything else has."""
@@ -23,6 +23,7 @@ class Party:
         self.is_finishing = False
         self.has_ended = False
         self.is_reset = False
+        self.is_evicted = False
 
     def write(self, size: int) -> None:
         self.unsent += size
@@ -37,6 +38,15 @@ class Party:
         size = min(size, self.unread)
         self.unread -= size
         self.stream.consume(size)
+
+    def leave(self) -> None:
+        """Close the stream, whatever is unread or unsent."""
+        self.unread = 0
+        self.stream.close(self._end.now)
+
+    def reset(self) -> None:
+        self.unread = 0
+        self.stream.reset()
 
     def _pump(self) -> None:
         if not self.stream.can_send:
@@ -53,6 +63,7 @@ class Party:
     def data_received(self, data: memoryview) -> None:
         assert not self.has_ended, "data behind the end"
         assert not self.is_reset, "data behind a reset"
+        assert not self.is_evicted, "data behind a reset of ours"
         place = (self.stream.id + self._end.other.role.value + self.received) % 251
         assert data == PATTERN[place : place + len(data)], "bytes that nobody sent"
         self.received += len(data)
@@ -64,8 +75,16 @@ class Party:
 
     def stream_reset(self, code: int) -> None:
         self.is_reset = True
+        if not self.has_ended:
+            self.unread = 0
 
-    def evicted(self) -> None: ...
+    def evicted(self) -> None:
+        windows, limits = self._end.connection.windows, self._end.connection.limits
+        unread = [party.unread for party in self._end.parties.values()]
+        assert self.unread == max(unread), "another stream holds more"
+        assert sum(unread) + windows.granted + self.stream.window - WINDOW > limits.max_held * 7 // 8, "for nothing"
+        self.is_evicted = True
+        self.unread = 0
 
     def connection_lost(self) -> None: ...
 
@@ -78,12 +97,13 @@ class End:
 
     other: "End"
 
-    def __init__(self, role: Role, receive_window: int) -> None:
+    def __init__(self, role: Role, limits: SessionLimits) -> None:
         self.role = role
-        self.connection = YamuxConnection(role, self, limits=fixed_window(receive_window))
+        self.connection = YamuxConnection(role, self, limits=limits)
         self.parties: dict[int, Party] = {}
         self.pongs: list[int] = []
         self.now = 0.0
+        self.is_round_trip_wanted = False
         self.under_way = bytearray()
         self._has_output = False
 
@@ -109,7 +129,7 @@ class End:
         """Bring at most *size* bytes to the other end."""
         arrived = bytes(self.under_way[:size])
         del self.under_way[:size]
-        self.other.connection.receive_data(arrived, 0.0)
+        self.other.connection.receive_data(arrived, self.other.now)
 
     def stream_opened(self, stream: YamuxStream) -> None:
         party = Party(self)
@@ -119,10 +139,14 @@ class End:
 
     def slot_freed(self) -> None: ...
 
+    def deadline_set(self) -> None: ...
+
     def current_time(self) -> float:
         return self.now
 
-    def round_trip_wanted(self) -> None: ...
+    def round_trip_wanted(self) -> None:
+        assert not self.is_round_trip_wanted, "wanted twice"
+        self.is_round_trip_wanted = True
 
     def pong_received(self, value: int) -> None:
         self.pongs.append(value)
@@ -141,7 +165,7 @@ class End:
 
 def make_pair(client_window: int, server_window: int) -> tuple[End, End]:
     """Return a client's and a server's end."""
-    client, server = End(Role.CLIENT, client_window), End(Role.SERVER, server_window)
+    client, server = End(Role.CLIENT, fixed_window(client_window)), End(Role.SERVER, fixed_window(server_window))
     client.other, server.other = server, client
     return client, server
 

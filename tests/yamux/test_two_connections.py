@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from otun.errors import LocalProtocolError
-from otun.yamux import Role
+from otun.yamux import Role, SessionLimits
 from otun.yamux.connection import DEFAULT_LIMITS, OPEN_BACKLOG
 from otun.yamux.patience import ACKNOWLEDGE_TIMEOUT
 
@@ -88,8 +88,8 @@ SIZES = st.sampled_from([1, 11, 1000, 64 * KIB, 130 * KIB, 300 * KIB])
 class GoingEnd(End):
     """It checks that the other end's GoAway leaves all data behind it that was sent before."""
 
-    def __init__(self, role: Role, receive_window: int) -> None:
-        super().__init__(role, receive_window)
+    def __init__(self, role: Role, limits: SessionLimits) -> None:
+        super().__init__(role, limits)
         self.sent_before_going: dict[int, int] = {}
 
     def went_away(self, code: int) -> None:
@@ -100,12 +100,19 @@ class GoingEnd(End):
                 assert party.received >= sent, "a GoAway ahead of data"
 
 
+LIMITS = (
+    SessionLimits(receive_window=WINDOW, max_receive_window=2 * MIB, max_held=MIB),
+    SessionLimits(receive_window=WINDOW + 100 * KIB, max_receive_window=MIB, max_held=3 * MIB),
+)
+"""So little may be held that streams are reset for it, and so much that windows grow."""
+
+
 class TwoConnections(RuleBasedStateMachine):
     """Any of the calls, in any order; *deliver* and *read* are rules of their own."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.ends = GoingEnd(Role.CLIENT, WINDOW), GoingEnd(Role.SERVER, WINDOW + 100 * KIB)
+        self.ends = GoingEnd(Role.CLIENT, LIMITS[0]), GoingEnd(Role.SERVER, LIMITS[1])
         self.ends[0].other, self.ends[1].other = self.ends[1], self.ends[0]
         self.pings = [0, 0]
 
@@ -150,13 +157,21 @@ class TwoConnections(RuleBasedStateMachine):
         self.party(pick).finish()
 
     @rule(pick=PICKS)
+    def finish_both_ways(self, pick: int) -> None:
+        """Otherwise hardly any stream would be over and unread."""
+        for end in self.ends:
+            party = end.parties.get(self.party(pick).stream.id)
+            if party is not None:
+                party.finish()
+
+    @rule(pick=PICKS)
     def abandon(self, pick: int) -> None:
         """Leave the stream, whatever is unread or unsent."""
-        self.party(pick).stream.close(0.0)
+        self.party(pick).leave()
 
     @rule(pick=PICKS)
     def reset(self, pick: int) -> None:
-        self.party(pick).stream.reset()
+        self.party(pick).reset()
 
     @rule(end=st.integers(0, 1))
     def ping(self, end: int) -> None:
@@ -172,11 +187,17 @@ class TwoConnections(RuleBasedStateMachine):
             self.ends[end].sent_before_going = {key: party.sent for key, party in self.ends[end].parties.items()}
             connection.go_away()
 
-    @rule(now=st.sampled_from([ACKNOWLEDGE_TIMEOUT, DEFAULT_LIMITS.close_timeout]))
-    def let_time_pass(self, now: float) -> None:
-        """All streams came, and were left, at 0."""
+    @rule(seconds=st.sampled_from([0.01, 0.5, ACKNOWLEDGE_TIMEOUT, DEFAULT_LIMITS.close_timeout]))
+    def let_time_pass(self, seconds: float) -> None:
         for end in self.ends:
-            end.connection.handle_timeouts(now)
+            end.now += seconds
+            end.connection.handle_timeouts(end.now)
+
+    @rule(end=st.integers(0, 1), seconds=st.sampled_from([0.001, 0.1, 60.0]))
+    def end_round_trip(self, end: int, seconds: float) -> None:
+        if self.ends[end].is_round_trip_wanted:
+            self.ends[end].is_round_trip_wanted = False
+            self.ends[end].connection.round_trip_ended(seconds)
 
     @rule(end=st.integers(0, 1))
     def flush(self, end: int) -> None:
@@ -214,6 +235,21 @@ class TwoConnections(RuleBasedStateMachine):
         for end in self.ends:
             for stream_id, party in end.parties.items():
                 assert not party.has_ended or party.received == end.other.parties[stream_id].sent
+
+    @invariant()
+    def what_is_held_and_granted_is_known_and_has_an_end(self) -> None:
+        for end in self.ends:
+            connection, windows = end.connection, end.connection.windows
+            live = connection.streams.values()
+            assert windows.held + windows.granted <= connection.limits.max_held
+            assert windows.granted == sum(stream.window - WINDOW for stream in live)
+            assert windows.held == sum(party.unread for party in end.parties.values())
+            assert windows.held == sum(stream.unread for stream in (*live, *windows.ended_unread))
+            assert all(stream.is_over and stream.unread for stream in windows.ended_unread)
+            for stream in live:
+                assert WINDOW <= stream.window <= connection.limits.max_receive_window
+                if not stream.is_read_closed:  # A body that has not arrived is in none of the three.
+                    assert stream.receive_credit + stream.unread + stream.ungranted <= stream.window
 
     @invariant()
     def any_frame_answers_an_open(self) -> None:
@@ -263,7 +299,7 @@ class TwoConnections(RuleBasedStateMachine):
         self.check_empty(self.ends[0])
         settle(*self.ends)
         for party in self.parties:
-            party.stream.reset()
+            party.reset()
         settle(*self.ends)
         self.check_empty(self.ends[1])
 
