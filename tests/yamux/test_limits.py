@@ -345,3 +345,26 @@ def test_no_limit_is_without_a_name_in_the_tests() -> None:
         "ping_timeout",
     }
     assert math.isfinite(SessionLimits().max_held)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        *[{name: -1} for name in ("max_streams", "accept_backlog", "max_pongs", "max_waiting_opens", "send_queue")],
+        {"send_queue": 0},
+        {"close_timeout": math.nan},
+        {"keepalive_interval": -1.0},
+        {"max_held": math.nan},
+    ],
+    ids=str,
+)
+def test_what_limits_nothing_is_refused(limits: dict[str, float]) -> None:
+    [name] = limits
+    with pytest.raises(ValueError, match=name):
+        SessionLimits(**limits)
+
+
+@pytest.mark.parametrize(("at_once", "per_second"), [(-1, 1.0), (1, -1.0), (1, math.nan)])
+def test_an_allowance_is_never_negative(at_once: int, per_second: float) -> None:
+    with pytest.raises(ValueError, match="negative"):
+        Allowance(at_once, per_second=per_second)
