@@ -11,8 +11,8 @@ from functools import wraps
 from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from ..switchboard import Endpoint, LingeringClose, Switchboard
-from ..switchboard.endpoint import LINGER_TIMEOUT
 from ..switchboard.board import BYTES_PER_CALL
+from ..switchboard.endpoint import LINGER_TIMEOUT
 from ..yamux import YamuxStream
 
 logger: logging.Logger = logging.getLogger(__name__)

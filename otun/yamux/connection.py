@@ -344,13 +344,14 @@ class YamuxConnection:
 
     def resize_window(self, stream: YamuxStream) -> int:
         """Return by how much the window of *stream* changes, now that half of it has been used up again."""
+        return self.windows.resize(stream, self._handler.current_time()) if self.windows.can_grow else 0
+
+    def measure_round_trip(self) -> None:
+        """Have one measured, if it is of interest and none is under way."""
         windows = self.windows
-        if not windows.can_grow:
-            return 0
-        if not windows.is_round_trip_under_way:
+        if windows.can_grow and not windows.is_round_trip_under_way:
             windows.is_round_trip_under_way = True
             self._handler.round_trip_wanted()
-        return windows.resize(stream, self._handler.current_time())
 
     def forget(self, stream: YamuxStream) -> None:
         """Take an ended stream out of all tables."""

@@ -19,7 +19,8 @@ class YamuxStream:
     *handler* hears of what the peer does.  Sending is in two steps, so that nobody reads what cannot be sent yet: ask
     `send_allowance`, then `send_data` at most so much.
 
-    For as long as the reader wants anything, `receive_credit` + `unread` + `ungranted` == `window`.
+    Between two bodies, and for as long as the reader wants anything, `receive_credit` + `unread` + `ungranted` ==
+    `window`.
     """
 
     # Ten thousand of them may be idle at once: no instance dictionary.
@@ -160,6 +161,7 @@ class YamuxStream:
         if delta:
             self.receive_credit += delta
             self._owe(0, delta)
+        self._connection.measure_round_trip()  # At last: the handler may call back.
 
     def _discard_unread(self) -> None:
         windows = self._connection.windows

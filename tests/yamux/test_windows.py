@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from otun.yamux import Role, SessionLimits, YamuxStream
 
 from .dialogue import Dialogue
-from .wire import FIN, KIB, MIB, WINDOW, Frame, ack, data, data_header, syn, update
+from .wire import FIN, KIB, MIB, WINDOW, Frame, ack, data, data_header, rst, syn, update
 
 ROUND_TRIP = 0.1
 
@@ -348,3 +348,20 @@ def test_the_ack_of_a_stream_that_has_been_read_already_grants_no_more_than_its_
     said = dialogue.say()
     assert said in ([ack(1, MIB)], [update(1, WINDOW), ack(1, MIB - WINDOW)])
     assert stream.receive_credit == stream.window == MIB
+
+
+def test_a_handler_may_use_up_more_or_reset_the_stream_when_a_round_trip_is_wanted() -> None:
+    dialogue = Dialogue(limits=SessionLimits())
+    stream = dialogue.accepted(1)
+    dialogue.hear(data(1, bytes(WINDOW)))
+    dialogue.reactions["round_trip_wanted"] = lambda stream: stream.consume(WINDOW // 2)
+    stream.consume(WINDOW // 2)
+    assert sum(frame.length for frame in dialogue.say()) == WINDOW
+
+    dialogue = Dialogue(limits=SessionLimits())
+    stream = dialogue.accepted(1)
+    dialogue.hear(data(1, bytes(WINDOW // 2)))
+    dialogue.reactions["round_trip_wanted"] = YamuxStream.reset
+    stream.consume(WINDOW // 2)
+    assert dialogue.say() == [rst(1)]
+    assert dialogue.connection.windows.granted == 0
