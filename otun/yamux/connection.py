@@ -56,7 +56,7 @@ class YamuxConnection:
         self.role: Role = role
         self.limits: SessionLimits = limits
         self.streams: dict[int, YamuxStream] = {}
-        self.windows: ReceiveWindows = ReceiveWindows(limits)
+        self.windows: ReceiveWindows = ReceiveWindows(limits, self.streams)
         self.output: SendQueue = SendQueue(handler.output_ready, limits)
         self.patience: Patience = Patience(limits.close_timeout, handler.deadline_set)
         self.has_gone_away: bool = False

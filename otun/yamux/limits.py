@@ -50,6 +50,9 @@ class SessionLimits:
 
     The attack is 10,000 streams with 256 KiB each that a stalled visitor or local service does not read: 2.5 GiB.  When
     the limit is reached, the streams that hold most are reset until an eighth of it is free.
+
+    Windows do not grow into the 256 KiB that each stream is promised, so that up to 7/8 of the limit in streams (224 by
+    default) are safe from each other, whoever stalls.  The last eighth is for growth, however many streams are idle.
     """
 
     max_streams: int = 65_536

@@ -4,6 +4,7 @@ A window is what keeps a stream back if the reader uses up more than half of it 
 unread: it must hold what is on its way, and what is consumed until the peer hears of it.  Then it is doubled.
 """
 
+from collections.abc import Sized
 from typing import TYPE_CHECKING, Final
 
 from .limits import INITIAL_WINDOW, SessionLimits
@@ -20,11 +21,14 @@ IDLE_TIME: Final = 1.0
 RESERVE: Final = 4
 """A stream's window grows by at most one part in so many of what is free, so that some is left for the others."""
 
+CROWD_SHARE: Final = 8
+"""One part in so many of the limit is there for growth even if 256 KiB for each stream would fill it: many are idle."""
+
 
 class ReceiveWindows:
-    """The receive windows of one session.  See `otun.yamux.SessionLimits.max_held`."""
+    """The receive windows of one session, whose streams are *live*.  See `otun.yamux.SessionLimits.max_held`."""
 
-    def __init__(self, limits: SessionLimits) -> None:
+    def __init__(self, limits: SessionLimits, live: Sized) -> None:
         self.held: int = 0
         """Bytes that were received and not used up yet."""
         self.granted: int = 0
@@ -40,6 +44,7 @@ class ReceiveWindows:
         """
         self.is_round_trip_under_way: bool = False
         self._limits = limits
+        self._live = live
 
     @property
     def excess(self) -> int:
@@ -48,12 +53,15 @@ class ReceiveWindows:
 
     @property
     def _free(self) -> int:
-        """Bytes by which windows may still grow.
+        """Bytes by which windows may still grow; negative when streams have come, or bytes, since they have grown.
 
-        Each counts twice, as it may be filled.  Then readers who stall cost nobody his stream: the limit is passed only
-        by those who hold the 256 KiB that every stream is promised.
+        Each counts twice, as it may be filled, and what every stream is promised is kept for it.  Then readers who
+        stall cost nobody his stream, not even all at once, unless there are so many streams that their 256 KiB alone
+        come to more than 7/8 of the limit.
         """
-        return self.most - self.held - 2 * self.granted
+        promised = INITIAL_WINDOW * (len(self._live) + len(self.ended_unread))
+        room = min(self.most - self.held, max(self.most - promised, self.most // CROWD_SHARE))
+        return room - 2 * self.granted
 
     def first_delta(self, stream: "YamuxStream") -> int:
         """Give a new *stream* its first window, and return by how much it is larger than the specification's."""
@@ -69,6 +77,8 @@ class ReceiveWindows:
         """Return the change of *stream*'s window, now that at least half of it has been used up again."""
         elapsed = now - stream.window_used_at
         stream.window_used_at = now
+        if self._free < 0:
+            return self._narrow(stream)
         is_reader_keeping_up = stream.unread * 4 <= stream.window
         if is_reader_keeping_up and 2 * stream.ungranted * self.round_trip > stream.window * elapsed:
             return self._widen(stream, min(2 * stream.window, self._limits.max_receive_window))

@@ -239,6 +239,20 @@ PLANTS: Final = [
         ("yamux/test_windows.py",),
     ),
     Plant(
+        "windows grow into what streams are promised",
+        "yamux/windows.py",
+        "max(self.most - promised, self.most // CROWD_SHARE)",
+        "self.most",
+        ("yamux/test_eviction.py",),
+    ),
+    Plant(
+        "windows stay as large as they were before more streams came",
+        "yamux/windows.py",
+        "if self._free < 0:",
+        "if False:",
+        ("yamux/test_windows.py",),
+    ),
+    Plant(
         "windows of ended streams still count",
         "yamux/windows.py",
         "self.granted -= stream.window - INITIAL_WINDOW",

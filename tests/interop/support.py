@@ -104,6 +104,11 @@ class Program:
                 await self._news.park()
             return status
 
+    async def wait_for_success(self) -> None:
+        """Wait until it has ended, and fail with all that it has said unless its status is 0."""
+        status = await self.wait_for_end()
+        assert status == 0, "\n".join([f"it ended with status {status} and said:", *self.output, *self.errors])
+
     async def stop(self) -> None:
         """Ask it to end, then make it."""
         if self.process.poll() is not None:

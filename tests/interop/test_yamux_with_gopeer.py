@@ -56,7 +56,7 @@ async def test_go_opens_200_streams_and_gets_each_mib_back(
         async with otun.open_session(await listener.accept(), "server") as session:
             with contextlib.suppress(otun.SessionClosed):  # It exits without closing its session.
                 await session.serve(echo)
-    assert await load.wait_for_end() == 0
+    await load.wait_for_success()
     assert load.output[0] == "200 passed, 0 failed"
 
 
@@ -112,7 +112,7 @@ async def test_go_sends_100_mib_one_way(gopeer: Path, start: Start, listener: tr
                     assert received < size
                 else:
                     assert received == size
-            assert await source.wait_for_end() == 0
+            await source.wait_for_success()
         if received == size:
             return
     pytest.fail("the source's data never arrived whole")

@@ -200,9 +200,9 @@ def test_no_window_shrinks_below_the_one_that_streams_begin_with() -> None:
 
 @pytest.mark.conformance(53)
 def test_what_windows_grow_by_is_bounded_by_max_held_and_leaves_some_for_others() -> None:
-    dialogue = growing(max_held=8 * MIB)
+    dialogue = growing(max_held=33 * MIB)
     windows = dialogue.connection.windows
-    streams = [dialogue.accepted(stream_id) for stream_id in range(1, 201, 2)]
+    streams = [dialogue.accepted(stream_id) for stream_id in range(1, 201, 2)]  # 25 MiB are promised to them.
     growth = []
     for _ in range(12):
         for stream in streams:
@@ -217,6 +217,35 @@ def test_what_windows_grow_by_is_bounded_by_max_held_and_leaves_some_for_others(
 
 
 @pytest.mark.conformance(53)
+def test_when_more_streams_come_grown_windows_shrink_as_they_are_used() -> None:
+    dialogue = growing(max_held=8 * MIB)
+    windows = dialogue.connection.windows
+    stream = grown(dialogue, 3)
+    others = [dialogue.accepted(stream_id) for stream_id in range(3, 57, 2)]
+    windows_seen = [stream.window]
+    for _ in range(4):
+        use_half(dialogue, stream, 0.01)
+        windows_seen.append(stream.window)
+    assert windows_seen == [8 * WINDOW, 4 * WINDOW, 2 * WINDOW, 2 * WINDOW + 128 * KIB, 2 * WINDOW + 192 * KIB]
+    for other in others:
+        dialogue.hear(data(other.id, bytes(WINDOW)))
+    check_credit(dialogue, stream)
+    assert windows.held == 28 * WINDOW + windows.granted
+    assert not [call for call in dialogue.calls if call[0] == "evicted"]
+
+
+@pytest.mark.conformance(52, 53)
+def test_however_many_streams_are_idle_an_eighth_of_max_held_is_there_to_grow_into() -> None:
+    dialogue = growing(max_held=16 * MIB)
+    stream = dialogue.accepted(1)
+    for stream_id in range(3, 1003, 2):
+        dialogue.accepted(stream_id)
+    for _ in range(40):
+        use_half(dialogue, stream, 0.01)
+    assert MIB * 99 // 100 <= dialogue.connection.windows.granted <= MIB  # Each byte counts twice.
+
+
+@pytest.mark.conformance(53)
 def test_a_large_receive_window_is_given_only_while_max_held_allows() -> None:
     dialogue = Dialogue(Role.SERVER, limits=SessionLimits(receive_window=MIB, max_held=4 * MIB))
     for stream_id in range(1, 101, 2):
@@ -224,7 +253,7 @@ def test_a_large_receive_window_is_given_only_while_max_held_allows() -> None:
         dialogue.opened[stream_id].acknowledge()
         dialogue.open()
     deltas = [frame.length for frame in dialogue.say()]
-    assert deltas[:2] == [768 * KIB, 640 * KIB]  # The first is not cut, the second is given a quarter of what is free.
+    assert deltas[:2] == [768 * KIB, 512 * KIB]  # The first is not cut, the second is given a quarter of what is free.
     assert sum(deltas) == dialogue.connection.windows.granted <= 2 * MIB
     assert deltas[-1] < KIB
 
