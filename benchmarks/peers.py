@@ -32,11 +32,23 @@ class Peer:
             *self._option("public", public),
         ]
 
-    def client(self, control: int, local: int) -> Command:
+    def client(self, control: int, public: int, local: int) -> Command:
         return [*self.find(), "client", *self._option("server", control), *self._option("local", local)]
 
     def _option(self, name: str, port: int) -> list[str]:
         return [f"{self.dashes}{name}", f"127.0.0.1:{port}"]
+
+
+class RawPeer(Peer):
+    """otun's raw TCP tunnel: what the HTTP edge is measured against."""
+
+    def server(self, control: int, public: int) -> Command:
+        addresses = [*self._option("control", control), *self._option("public", 0)]
+        return [*self.find(), "server", *addresses, "--tcp-ports", str(public)]
+
+    def client(self, control: int, public: int, local: int) -> Command:
+        service = f"127.0.0.1:{local}"
+        return [*self.find(), "tcp", service, *self._option("server", control), "--remote-port", str(public)]
 
 
 @attrs.frozen
@@ -72,7 +84,14 @@ def find_gopeer() -> Command:
     return [build("gopeer", source, [go, "build", "-o", "OUTPUT", source], settings)]
 
 
-PEERS: Final = {peer.name: peer for peer in (Peer("otun", find_otun, "--"), Peer("gopeer", find_gopeer, "-"))}
+PEERS: Final = {
+    peer.name: peer
+    for peer in (
+        Peer("otun", find_otun, "--"),
+        RawPeer("otun-tcp", find_otun, "--"),
+        Peer("gopeer", find_gopeer, "-"),
+    )
+}
 
 
 def available_peers(names: Sequence[str]) -> list[Peer]:
@@ -102,7 +121,7 @@ def tunnel(peer: Peer, local: int, folder: Path, link: Link | None = None) -> It
         wait_until_ready(control, [server], is_http=False)
         with contextlib.ExitStack() as between:
             entry = between.enter_context(link.to(control, folder)) if link is not None else control
-            client_command = peer.client(entry, local)
+            client_command = peer.client(entry, public, local)
             with running(f"{peer.name}-client", client_command, folder, is_output_read=False) as client:
                 wait_until_ready(public, [server, client])
                 yield Tunnel(public, server, client)

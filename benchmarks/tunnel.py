@@ -1,4 +1,4 @@
-"""Compare otun's tunnel with a Go tunnel on hashicorp/yamux: bulk, requests and new connections per second.
+"""Compare otun's tunnels, over HTTP and raw TCP, with a Go tunnel on hashicorp/yamux: bulk, requests, connections.
 
 Everything runs on 127.0.0.1 of one machine; in each round each peer is started anew, one after the other.  Neither
 the sender nor the receiver of the bulk is Python, and both compare the bytes.
@@ -64,13 +64,34 @@ def new_connections(port: int, options: Options) -> float:
     return float(call([load_program(), *words], limit + 5))
 
 
-def requests(connections: int) -> Callable[[int, Options], float]:
+BROWSER_FIELDS: Final = (
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
+    "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
+    "Accept-Language: en-US,en;q=0.5",
+    "Accept-Encoding: gzip, deflate, br",
+    "Connection: keep-alive",
+    "Cookie: session=0123456789abcdef0123456789abcdef; theme=dark",
+    "Upgrade-Insecure-Requests: 1",
+    "Sec-Fetch-Dest: document",
+    "Sec-Fetch-Mode: navigate",
+    "Sec-Fetch-Site: none",
+    "Sec-Fetch-User: ?1",
+    "Priority: u=1",
+    "Cache-Control: max-age=0",
+    "DNT: 1",
+    "Referer: http://127.0.0.1/",
+)
+"""With Host, the 16 fields of a browser's request."""
+
+
+def requests(connections: int, fields: Sequence[str] = ()) -> Callable[[int, Options], float]:
     def measure(port: int, options: Options) -> float:
         wrk = shutil.which("wrk")
         if wrk is None:
             raise Missing("wrk is not installed")
         seconds = max(1, round(options.seconds))
-        command = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", f"http://127.0.0.1:{port}/"]
+        headers = [word for field in fields for word in ("-H", field)]
+        command = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", *headers, f"http://127.0.0.1:{port}/"]
         report = call(command, seconds + 30)
         for trouble in ("Socket errors:", "Non-2xx"):
             if trouble in report:
@@ -89,6 +110,8 @@ TESTS: Final = {
     "down8": Test("download, 8 connections", "MB/s", "origin", bulk("down", 8)),
     "up8": Test("upload, 8 connections", "MB/s", "origin", bulk("up", 8)),
     "requests32": Test("keep-alive requests, 32 at once", "/s", "nginx", requests(32)),
+    "browser32": Test("the same with a browser's 16 fields", "/s", "nginx", requests(32, BROWSER_FIELDS)),
+    "requests1000": Test("keep-alive requests, 1,000 at once", "/s", "nginx", requests(1000)),
     "requests1": Test("keep-alive requests, 1 at once", "/s", "nginx", requests(1)),
     "connections": Test("new connections, 32 at once", "/s", "nginx", new_connections),
 }

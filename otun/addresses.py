@@ -1,6 +1,7 @@
 """Addresses as people write them: `:4443`, `host:4443`, `[::1]:4443`, `3000`, `unix:PATH`."""
 
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TypeAlias
 
 import attrs
@@ -44,6 +45,27 @@ def parse_server_address(text: str, *, default_port: int | None = None) -> TcpAd
     if default_port is not None and (_HOST.fullmatch(text) or re.fullmatch(r"\[[^\]]*\]", text)):
         text = f"{text}:{default_port}"
     return _parse_tcp(text, lowest_port=1, is_host_required=True)
+
+
+def parse_port_ranges(text: str) -> tuple[range, ...]:
+    """Read ports and ranges of them, `20000-20100,22022`.  Raises `AddressError`."""
+    return tuple(map(_parse_port_range, text.split(",")))
+
+
+def _parse_port_range(text: str) -> range:
+    match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", text.strip(), re.ASCII)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 0 < first <= last <= 65535:
+        raise AddressError(f"{text!r} is no port and no range of ports; write 20000-20100")
+    return range(first, last + 1)
+
+
+def parse_network(text: str) -> IPv4Network | IPv6Network:
+    """Read an IP address, or a network such as `10.0.0.0/8`.  Raises `AddressError`."""
+    try:
+        return ip_network(text)
+    except ValueError:
+        raise AddressError(f"{text!r} is no IP address and no network; write one such as 10.0.0.0/8") from None
 
 
 def parse_local_address(text: str) -> LocalAddress:

@@ -38,10 +38,6 @@ class RegistrationRefused(OtunError):
         self.is_retryable = is_retryable
 
 
-class LocalServiceUnreachable(OtunError):
-    """The client could not connect to the local service on behalf of a visitor."""
-
-
 class ProtocolError(OtunError):
     """Somebody broke a protocol's rules."""
 
@@ -66,12 +62,24 @@ class BadMessage(RemoteProtocolError):
     """A control message that cannot be understood; its text says what is wrong with it."""
 
 
+class BadProxyHeader(RemoteProtocolError):
+    """A connection that does not start with an acceptable PROXY header; its text says what is wrong with it."""
+
+
 class BadRequest(RemoteProtocolError):
     """An HTTP request that is refused with *status* before it reaches any tunnel."""
 
     def __init__(self, message: str, *, status: int = 400) -> None:
         super().__init__(message)
         self.status = status
+
+
+class BadResponse(RemoteProtocolError):
+    """A response of a local service that no visitor may see; its text goes on from "the response is refused:"."""
+
+
+class BadBody(RemoteProtocolError):
+    """A body that is not what its framing promises; its text says what is wrong with it."""
 
 
 class InvalidName(OtunError):

@@ -1,10 +1,11 @@
 """The public API: what `import otun` offers."""
 
 from .addresses import TcpAddress, UnixAddress
-from .client import Tunnel, forward, open_tunnel
+from .client import Tunnel, TunnelSettings, forward, open_tunnel, open_tunnels
 from .errors import (
     AddressError,
     BadMessage,
+    BadProxyHeader,
     ConfigurationError,
     InvalidName,
     LimitExceeded,
@@ -27,16 +28,18 @@ from .mux import (
     StreamStatistics,
     open_session,
 )
-from .server import Server, ServerSettings, serve
+from .server import HttpTimeouts, Server, ServerSettings, serve
 from .yamux import Allowance, Role, SessionLimits
 
 __all__ = [
     "AddressError",
     "Allowance",
     "BadMessage",
+    "BadProxyHeader",
     "ConfigurationError",
     "ControlChannel",
     "Exchange",
+    "HttpTimeouts",
     "InvalidName",
     "LimitExceeded",
     "ListenError",
@@ -58,9 +61,11 @@ __all__ = [
     "StreamStatistics",
     "TcpAddress",
     "Tunnel",
+    "TunnelSettings",
     "UnixAddress",
     "forward",
     "open_session",
     "open_tunnel",
+    "open_tunnels",
     "serve",
 ]

@@ -35,7 +35,7 @@ async def session_pair(
 
 @asynccontextmanager
 async def board_session_pair(*, limits: SessionLimits = DEFAULT_LIMITS) -> AsyncIterator[tuple[Session, Session]]:
-    """The same over a pair of real sockets on a switchboard (Linux)."""
+    """The same over a pair of real sockets on a switchboard."""
     client_side, server_side = socket.socketpair()
     async with (
         open_switchboard() as board,

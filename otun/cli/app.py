@@ -3,7 +3,7 @@
 import typer
 
 from ..errors import OtunError
-from .client import client, http
+from .client import client, http, start, tcp
 from .demo import demo
 from .exit_codes import EPILOG, ExitCode
 from .failures import report_failure
@@ -36,6 +36,8 @@ def _take_common_flags(
 app.command(short_help="Run the server on a public machine.", epilog=EPILOG)(server)
 app.command(short_help="Open a tunnel to a local service.", epilog=EPILOG)(client)
 app.command(short_help="Short form: otun http 3000.", epilog=EPILOG)(http)
+app.command(short_help="Short form for raw TCP: otun tcp 22.", epilog=EPILOG)(tcp)
+app.command(short_help="Open the tunnels of the configuration file.", epilog=EPILOG)(start)
 app.command(short_help="Show a whole tunnel on this machine.", epilog=EPILOG)(demo)
 
 

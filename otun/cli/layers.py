@@ -1,9 +1,10 @@
 """Where a setting comes from: a flag, else the environment, else the configuration file."""
 
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal, TypeAlias, TypeVar
 
 import attrs
 
@@ -11,6 +12,9 @@ from ..errors import ConfigurationError, InvalidName
 from .settings import ConfigFile
 
 _T = TypeVar("_T")
+
+Value: TypeAlias = str | bool | int | float | Sequence[str] | None
+"""A setting as a flag or the configuration file gives it; in the environment, the items of a list are lines."""
 
 _SWITCH_WORDS: Final = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
@@ -57,6 +61,10 @@ class Layers:
                 raise type(error)(f"{layer.name_of(name)}: {error}") from error
         return None
 
+    def read_list(self, setting: str, parse: Callable[[str], _T]) -> tuple[_T, ...]:
+        """Return what *parse* makes of each of the setting's values, all from the strongest source that has any."""
+        return self.read(setting, lambda text: tuple(map(parse, filter(None, text.split("\n"))))) or ()
+
     def read_path(self, setting: str) -> Path | None:
         """Return the setting as a path: `~` expanded, and relative to the configuration file that names it."""
         for layer in self._layers:
@@ -67,7 +75,7 @@ class Layers:
 
 def open_layers(
     section: Literal["server", "client"],
-    flags: Mapping[str, str | bool | None],
+    flags: Mapping[str, Value],
     environ: Mapping[str, str],
     file: ConfigFile,
 ) -> Layers:
@@ -81,9 +89,9 @@ def open_layers(
     path = file.path or Path()
     return Layers(
         (
-            Layer(_as_text(flags), flag_for),
+            Layer(as_text(flags), flag_for),
             Layer(variables, variable_for),
-            Layer(_as_text(attrs.asdict(table)), lambda name: f"{path}: {section}.{name}", path.parent),
+            Layer(as_text(attrs.asdict(table)), lambda name: f"{path}: {section}.{name}", path.parent),
         )
     )
 
@@ -98,6 +106,27 @@ def variable_for(setting: str) -> str:
     return f"OTUN_{setting.upper()}"
 
 
+def parse_count(text: str) -> int:
+    """Read a number of things, at least one.  Raises `ConfigurationError`."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text)):
+        raise ConfigurationError(f"{text!r} is no number from 1 up")
+    return int(text)
+
+
+def parse_port(text: str) -> int:
+    """Read a port.  Raises `ConfigurationError`."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) <= 65535):
+        raise ConfigurationError(f"{text!r} is no port; a port is a number from 1 to 65535")
+    return int(text)
+
+
+def parse_seconds(text: str) -> float:
+    """Read a time in seconds, which may have a fraction.  Raises `ConfigurationError`."""
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) or not float(text):
+        raise ConfigurationError(f"{text!r} is no number of seconds")
+    return float(text)
+
+
 def parse_switch(text: str) -> bool:
     """Read `true`, `yes`, `on`, `1` or their opposites, in any case.  Raises `ConfigurationError`."""
     try:
@@ -106,9 +135,16 @@ def parse_switch(text: str) -> bool:
         raise ConfigurationError(f"{text!r} is neither true nor false") from None
 
 
-def _as_text(values: Mapping[str, str | bool | None]) -> dict[str, str]:
-    return {
-        name: value if isinstance(value, str) else str(value).lower()
-        for name, value in values.items()
-        if value is not None
-    }
+def as_text(values: Mapping[str, Value]) -> dict[str, str]:
+    """Return the settings that are given, as text."""
+    return {name: _text_of(value) for name, value in values.items() if value is not None and value != ()}
+
+
+def _text_of(value: Value) -> str:
+    match value:
+        case str():
+            return value
+        case list() | tuple():
+            return "\n".join(value)
+        case _:
+            return str(value).lower()

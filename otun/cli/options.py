@@ -9,7 +9,7 @@ import attrs
 import typer
 
 from .. import __version__
-from .layers import Layers, open_layers
+from .layers import Layers, Value, open_layers
 from .logs import DEFAULT_LEVEL, configure_logging, parse_log_level
 from .output import open_stdout
 from .settings import ConfigFile, read_config
@@ -59,16 +59,26 @@ class CommonFlags:
         return cls(outer.config if config is None else config, outer.log_level if level is None else level)
 
 
-def prepare(
-    section: Literal["server", "client"], common: CommonFlags, flags: Mapping[str, str | bool | None]
-) -> Layers:
+def prepare(section: Literal["server", "client"], common: CommonFlags, flags: Mapping[str, Value]) -> Layers:
     """Read the settings for a command and set up logging as they say.  Raises `ConfigurationError`."""
+    return prepare_with_file(section, common, flags)[0]
+
+
+def prepare_with_file(
+    section: Literal["server", "client"], common: CommonFlags, flags: Mapping[str, Value]
+) -> tuple[Layers, ConfigFile]:
+    """Do what `prepare` does, and return the configuration file, too."""
     set_up_logging(common)  # for what happens until the settings are known
-    path = common.config or os.environ.get("OTUN_CONFIG")
-    file = read_config(Path(path) if path else None, os.environ)
+    file = find_config(common)
     layers = open_layers(section, {**flags, "log_level": common.log_level}, os.environ, file)
     _set_up_logging(layers)
-    return layers
+    return layers, file
+
+
+def find_config(common: CommonFlags) -> ConfigFile:
+    """Read the configuration file that is asked for, or the default one.  Raises `ConfigurationError`."""
+    path = common.config or os.environ.get("OTUN_CONFIG")
+    return read_config(Path(path) if path else None, os.environ)
 
 
 def set_up_logging(common: CommonFlags) -> None:

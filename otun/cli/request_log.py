@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from ..http.exchange import Exchange
-from .escaping import escape_visitor_text
+from .escaping import escape_text, escape_visitor_text
 from .output import Output
 
 # More than a person can follow, and few enough that writing them costs the tunnel nothing.
@@ -74,7 +74,7 @@ class RequestLog:
 
 
 def describe_exchange(exchange: Exchange, *, now: float) -> str:
-    """Return `12:34:56 GET /path 200 12ms`: five words, whatever the visitor sent.
+    """Return `12:34:56 GET /path 200 12ms`: five words, whatever the visitor sent, and the problem if there was one.
 
     The query is left out: it is often long, and often holds a secret.  The status is `-` where no response came.
     """
@@ -82,7 +82,8 @@ def describe_exchange(exchange: Exchange, *, now: float) -> str:
     method = escape_visitor_text(exchange.method, limit=_METHOD_LIMIT) or "-"
     path = escape_visitor_text(exchange.target.partition("?")[0], limit=_PATH_LIMIT) or "-"
     status = "-" if exchange.status is None else str(exchange.status)
-    return f"{at} {method} {path} {status} {_describe_duration(exchange.duration)}"
+    problem = f" ({escape_text(exchange.problem)})" if exchange.problem else ""
+    return f"{at} {method} {path} {status} {_describe_duration(exchange.duration)}{problem}"
 
 
 def _describe_duration(seconds: float) -> str:

@@ -12,9 +12,11 @@ from typing import Annotated, Final
 import trio
 import typer
 
-from ..addresses import TcpAddress, parse_listen_address
-from ..server import Server, ServerSettings, serve
-from .layers import Layers
+from ..addresses import TcpAddress, parse_listen_address, parse_network, parse_port_ranges
+from ..control.names import normalize_hostname
+from ..server import HttpTimeouts, Server, ServerSettings, serve
+from .descriptors import raise_descriptor_limit
+from .layers import Layers, parse_count, parse_seconds
 from .options import CommonFlags, ConfigOption, LogLevelOption, VerboseOption, VersionOption, prepare
 from .output import Output, open_stdout, warn
 from .signals import run_until_signal
@@ -48,6 +50,42 @@ StateOption = Annotated[
     typer.Option(metavar="DIR", help="Folder that belongs to this server alone; DIR/tokens is its tokens file."),
 ]
 
+AllowHostnameOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Clients may choose this host name, or with *.example.org all names under that; repeatable.",
+    ),
+]
+TcpPortsOption = Annotated[
+    str | None, typer.Option(metavar="PORTS", help="Ports for TCP tunnels, for instance 20000-20100.")
+]
+TrustedProxyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NETWORK",
+        help="Believe visitors from here what they say of whom they speak for, in X-Forwarded-For or a PROXY header; "
+        "repeatable.",
+    ),
+]
+HeadTimeoutOption = Annotated[
+    str | None, typer.Option(metavar="SECONDS", help="For a visitor's request head [default: 10].")
+]
+IdleTimeoutOption = Annotated[str | None, typer.Option(metavar="SECONDS", help="Between two requests [default: 75].")]
+BodyTimeoutOption = Annotated[
+    str | None, typer.Option(metavar="SECONDS", help="Without a byte of a body, either way [default: 60].")
+]
+ResponseTimeoutOption = Annotated[
+    str | None, typer.Option(metavar="SECONDS", help="For the local service's response head [default: 300].")
+]
+MaxConnectionsOption = Annotated[
+    str | None,
+    typer.Option(metavar="N", help=f"Visitors' connections at a time [default: {_DEFAULTS.max_connections}]."),
+]
+MaxStreamsOption = Annotated[
+    str | None, typer.Option(metavar="N", help=f"Visitors of one tunnel at a time [default: {_DEFAULTS.max_streams}].")
+]
+
 
 def server(
     context: typer.Context,
@@ -57,6 +95,15 @@ def server(
     public_url: PublicUrlOption = None,
     tokens_file: TokensFileOption = None,
     state: StateOption = None,
+    allow_hostname: AllowHostnameOption = None,
+    tcp_ports: TcpPortsOption = None,
+    trusted_proxy: TrustedProxyOption = None,
+    head_timeout: HeadTimeoutOption = None,
+    idle_timeout: IdleTimeoutOption = None,
+    body_timeout: BodyTimeoutOption = None,
+    response_timeout: ResponseTimeoutOption = None,
+    max_connections: MaxConnectionsOption = None,
+    max_streams: MaxStreamsOption = None,
     config: ConfigOption = None,
     log_level: LogLevelOption = None,
     verbose: VerboseOption = False,
@@ -70,7 +117,17 @@ def server(
         "public_url": public_url,
         "tokens_file": tokens_file,
         "state": state,
+        "allow_hostname": allow_hostname,
+        "tcp_ports": tcp_ports,
+        "trusted_proxy": trusted_proxy,
+        "head_timeout": head_timeout,
+        "idle_timeout": idle_timeout,
+        "body_timeout": body_timeout,
+        "response_timeout": response_timeout,
+        "max_connections": max_connections,
+        "max_streams": max_streams,
     }
+    raise_descriptor_limit()
     layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), flags)
     folder = layers.read_path("state")
     with claim_state_folder(folder) if folder is not None else contextlib.nullcontext():
@@ -90,6 +147,17 @@ def read_server_settings(layers: Layers, state: Path | None) -> ServerSettings:
         domain=layers.read("domain", lambda text: ServerSettings(domain=text).domain),
         public_url=layers.read("public_url", lambda text: ServerSettings(public_url=text).public_url),
         tokens=tokens | tokens_from_environment(os.environ),
+        allow_hostnames=layers.read_list("allow_hostname", normalize_hostname),
+        tcp_ports=layers.read("tcp_ports", parse_port_ranges) or (),
+        trusted_proxies=layers.read_list("trusted_proxy", parse_network),
+        timeouts=HttpTimeouts(
+            head=layers.read("head_timeout", parse_seconds) or _DEFAULTS.timeouts.head,
+            idle=layers.read("idle_timeout", parse_seconds) or _DEFAULTS.timeouts.idle,
+            body=layers.read("body_timeout", parse_seconds) or _DEFAULTS.timeouts.body,
+            response=layers.read("response_timeout", parse_seconds) or _DEFAULTS.timeouts.response,
+        ),
+        max_connections=layers.read("max_connections", parse_count) or _DEFAULTS.max_connections,
+        max_streams=layers.read("max_streams", parse_count) or _DEFAULTS.max_streams,
     )
 
 

@@ -7,6 +7,7 @@ import stat
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import GenericAlias
 from typing import Final
 
 import attrs
@@ -27,6 +28,15 @@ class ServerTable:
     public_url: str | None = None
     tokens_file: str | None = None
     state: str | None = None
+    allow_hostname: tuple[str, ...] = ()
+    tcp_ports: str | None = None
+    trusted_proxy: tuple[str, ...] = ()
+    head_timeout: float | None = None
+    idle_timeout: float | None = None
+    body_timeout: float | None = None
+    response_timeout: float | None = None
+    max_connections: int | None = None
+    max_streams: int | None = None
     log_level: str | None = None
 
 
@@ -39,8 +49,31 @@ class ClientTable:
     name: str | None = None
     subdomain: str | None = None
     token: str | None = None
+    hostname: tuple[str, ...] = ()
+    path: str | None = None
+    host_header: str | None = None
+    request_header: tuple[str, ...] = ()
+    response_header: tuple[str, ...] = ()
+    remote_port: int | None = None
+    proxy_protocol: bool | None = None
     log_requests: bool | None = None
     log_level: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class TunnelTable:
+    """One table `[[tunnel]]`, for `otun start`."""
+
+    name: str | None = None
+    kind: str | None = None
+    local: str | None = None
+    hostname: tuple[str, ...] = ()
+    path: str | None = None
+    host_header: str | None = None
+    request_header: tuple[str, ...] = ()
+    response_header: tuple[str, ...] = ()
+    remote_port: int | None = None
+    proxy_protocol: bool | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -49,6 +82,7 @@ class ConfigTables:
 
     server: ServerTable = ServerTable()
     client: ClientTable = ClientTable()
+    tunnel: tuple[TunnelTable, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -58,7 +92,7 @@ class ConfigFile(ConfigTables):
     path: Path | None = None
 
 
-_TABLES: Final = (ServerTable, ClientTable, ConfigTables)
+_TABLES: Final = (ServerTable, ClientTable, TunnelTable, ConfigTables)
 
 # TOML's own words for what tomllib returns; everything else is one of its date and time types.
 _KINDS: Final = {
@@ -142,17 +176,39 @@ def _structure(tables: dict[str, object], path: Path) -> ConfigFile:
     except BaseValidationError as error:
         mistakes = [_name_key(text) for text in transform_error(error, "", _describe)]
         raise ConfigurationError(f"{path}: {'; '.join(mistakes)}") from error
-    return ConfigFile(path=path, server=config.server, client=config.client)
+    return ConfigFile(path=path, server=config.server, client=config.client, tunnel=config.tunnel)
 
 
 def _converter() -> Converter:
     """Return a converter that takes TOML values as they are: cattrs alone would turn 5 into '5' and 'no' into True."""
     converter = Converter(forbid_extra_keys=True)
-    for table in _TABLES:
-        converter.register_structure_hook(table, _expect_table(converter.gen_structure_attrs_fromdict(table)))
-    for kind in (str, bool):
+    for kind in (str, bool, int):
         converter.register_structure_hook(kind, _expect_exactly(kind))
+    converter.register_structure_hook(float, _expect_number)
+    converter.register_structure_hook_func(lambda kind: kind == tuple[str, ...], _expect_array(converter, str))
+    converter.register_structure_hook_func(
+        lambda kind: kind == tuple[TunnelTable, ...], _expect_array(converter, TunnelTable)
+    )
+    for table in _TABLES:  # At last: what is generated here knows the hooks that there are.
+        converter.register_structure_hook(table, _expect_table(converter.gen_structure_attrs_fromdict(table)))
     return converter
+
+
+def _expect_array(converter: Converter, item: type) -> Callable[[object, type], object]:
+    items: type[list[object]] = GenericAlias(list, (item,))  # type: ignore[assignment]  # cattrs numbers the mistakes.
+
+    def checked(value: object, _: type) -> object:
+        if not isinstance(value, list):
+            raise _WrongKind(list, value)
+        return tuple(converter.structure(value, items))
+
+    return checked
+
+
+def _expect_number(value: object, _: type) -> float:
+    if type(value) not in (int, float):
+        raise _WrongKind(float, value)
+    return float(value)  # type: ignore[arg-type]  # checked
 
 
 def _expect_table(structure: Callable[[Mapping[str, object], type], object]) -> Callable[[object, type], object]:

@@ -1,5 +1,6 @@
 """What runs beside the local service."""
 
-from .tunnel import Tunnel, forward, open_tunnel
+from .opening import TunnelSettings, forward, open_tunnel, open_tunnels
+from .tunnel import Tunnel
 
-__all__ = ["Tunnel", "forward", "open_tunnel"]
+__all__ = ["Tunnel", "TunnelSettings", "forward", "open_tunnel", "open_tunnels"]

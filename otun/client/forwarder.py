@@ -1,6 +1,7 @@
 """Visitors to the local service, on the switchboard: each stream is patched to a connection of its own."""
 
 import errno
+import logging
 import socket
 from typing import Final
 
@@ -9,14 +10,19 @@ import trio
 
 from ..addresses import LocalAddress
 from ..background import open_background
+from ..control.resets import ResetCode
 from ..mux import Patch, Session, Tap
+from ..proxy_protocol import ProxyHeader, encode_v2
 from ..switchboard import Switchboard
 from ..switchboard.endpoint import os_error
 from ..yamux import YamuxStream
 from .connecting import explain_connect_error
 from .local_service import LocalService, Place
 from .request_tap import OnExchange, RequestTap
-from .unreachable import UnreachableAnswer
+from .unreachable import Problem, UnreachableAnswer
+from .visitors import Visitors
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 LOCAL_CONNECT_TIMEOUT: Final = 10.0
 """Seconds in which the local service must take a connection."""
@@ -26,39 +32,59 @@ FULL_QUEUE_DELAY: Final = 0.01
 
 
 async def forward_on_board(
-    session: Session, board: Switchboard, local: LocalAddress, on_exchange: OnExchange | None
+    session: Session,
+    visitors: Visitors,
+    board: Switchboard,
+    local: LocalAddress,
+    *,
+    is_http: bool,
+    proxy_protocol: bool,
+    on_exchange: OnExchange | None,
 ) -> None:
-    """Relay the streams that the server opens until the session ends.  Cancelled, all of them are cut short."""
+    """Relay *visitors* until the session ends.  Cancelled, all of them are cut short."""
     service = LocalService(local)
     await service.resolve()
-    forwarder = Forwarder(board, service, on_exchange)
+    forwarder = Forwarder(board, service, is_http=is_http, proxy_protocol=proxy_protocol, on_exchange=on_exchange)
     async with open_background() as background:
         background.start_soon(service.keep_resolved)
         background.start_soon(forwarder.keep_retrying)
-        session.deliver_to(forwarder.stream_opened)
+        visitors.deliver_to(forwarder.visitor_arrived)
         try:
             await session.wait_closed()
         finally:
-            session.stop_delivery()
+            visitors.stop_delivery()
             forwarder.end()
 
 
 class Forwarder:
-    """Connects each stream that is given to it with the local service."""
+    """Connects each visitor's stream that is given to it with the local service."""
 
-    def __init__(self, board: Switchboard, service: LocalService, on_exchange: OnExchange | None) -> None:
+    def __init__(
+        self,
+        board: Switchboard,
+        service: LocalService,
+        *,
+        is_http: bool,
+        proxy_protocol: bool,
+        on_exchange: OnExchange | None,
+    ) -> None:
         self.board = board
         self.service = service
-        self._on_exchange = on_exchange
+        self._is_http = is_http
+        self._proxy_protocol = proxy_protocol
+        self._on_exchange = on_exchange if is_http else None
         self._patches: set[Patch] = set()
         self._before_full_queue: dict[ServicePatch, None] = {}
         self._has_full_queue = trio.Event()
 
-    def stream_opened(self, stream: YamuxStream) -> None:
+    def visitor_arrived(self, stream: YamuxStream, header: ProxyHeader | None) -> None:
         """A visitor has come."""
         stream.acknowledge()
         tap = RequestTap(self._on_exchange) if self._on_exchange is not None else None
-        connect_to_service(self, stream, tap)
+        preface = b""
+        if self._proxy_protocol:
+            preface = encode_v2(attrs.evolve(header, tlvs=()) if header is not None else ProxyHeader(None, None))
+        connect_to_service(self, stream, tap, preface)
 
     def patch_made(self, patch: Patch) -> None:
         """A connection is being made."""
@@ -68,10 +94,19 @@ class Forwarder:
         """A visitor has left."""
         self._patches.discard(patch)
 
-    def unreachable(self, stream: YamuxStream, reason: str, tap: Tap | None) -> UnreachableAnswer:
-        """Answer the visitor that the local service cannot be reached: never with an empty reply."""
+    def unreachable(self, stream: YamuxStream, problem: Problem, tap: Tap | None, received: bytes = b"") -> None:
+        """Answer the visitor that the local service cannot be reached: never with an empty reply.
+
+        *received* are the bytes that have come from the visitor already.
+        """
         self.service.failed()
-        return UnreachableAnswer(stream, self.board, str(self.service), reason, tap)
+        if not self._is_http:
+            logger.warning("the local service %s cannot be reached: %s", self.service, problem.reason)
+            stream.reset(ResetCode.SERVICE_RESET)
+            return
+        answer = UnreachableAnswer(stream, self.board, str(self.service), problem, tap)
+        if received:
+            answer.take(received)
 
     def retry_soon(self, patch: "ServicePatch") -> None:
         """The service's queue is full: let *patch* try again in a moment."""
@@ -94,14 +129,16 @@ class Forwarder:
             patch.abort()
 
 
-def connect_to_service(forwarder: Forwarder, stream: YamuxStream, tap: Tap | None) -> None:
-    """Join *stream* with a new connection; if there can be none, answer it."""
-    attempt = _begin_connecting(forwarder.service.places, forwarder.service.problem)
-    if isinstance(attempt, str):
+def connect_to_service(forwarder: Forwarder, stream: YamuxStream, tap: Tap | None, preface: bytes) -> None:
+    """Join *stream* with a new connection, which begins with *preface*; if there can be none, answer it."""
+    attempt = _begin_connecting(forwarder.service.places, Problem(forwarder.service.problem))
+    if isinstance(attempt, Problem):
         forwarder.unreachable(stream, attempt, tap)
         return
     patch = ServicePatch(forwarder, attempt, tap)
     patch.attach(stream)
+    if preface:
+        patch.send_first(preface)
     stream.handler = patch
     forwarder.patch_made(patch)
 
@@ -116,25 +153,26 @@ class _Attempt:
     is_queue_full: bool
 
 
-def _begin_connecting(places: tuple[Place, ...], reason: str) -> _Attempt | str:
-    """Try *places* in their order; return why there is none left, if so: *reason*, or what came up last."""
+def _begin_connecting(places: tuple[Place, ...], problem: Problem) -> _Attempt | Problem:
+    """Try *places* in their order; return why there is none left, if so: *problem*, or what came up last."""
     for number, place in enumerate(places):
         family, address = place
         try:
-            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            sock = socket.socket(family, socket.SOCK_STREAM)
         except OSError as error:  # No descriptor left, for instance.
-            reason = explain_connect_error(error)
+            problem = Problem.of(error)
             continue
+        sock.setblocking(False)
         try:
             if family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             is_queue_full = _connect(sock, address)
         except OSError as error:
             sock.close()
-            reason = explain_connect_error(error)
+            problem = Problem.of(error)
         else:
             return _Attempt(sock, place, places[number + 1 :], is_queue_full)
-    return reason
+    return problem
 
 
 def _connect(sock: socket.socket, address: str | tuple[str, int]) -> bool:
@@ -147,6 +185,8 @@ def _connect(sock: socket.socket, address: str | tuple[str, int]) -> bool:
 
 class ServicePatch(Patch):
     """A stream's connection to the local service, from the attempt to make it on."""
+
+    reset_code = ResetCode.SERVICE_RESET
 
     __slots__ = ("_forwarder", "_place", "_untried")
 
@@ -171,7 +211,7 @@ class ServicePatch(Patch):
         try:
             is_queue_full = _connect(self.sock, self._place[1])
         except OSError as error:
-            self._attempt_failed(explain_connect_error(error))
+            self._attempt_failed(Problem.of(error))
             return
         if is_queue_full:
             self._forwarder.retry_soon(self)
@@ -189,28 +229,34 @@ class ServicePatch(Patch):
     def broken(self, error: OSError) -> None:
         """Try the next address, if it was the attempt that failed."""
         if self.is_connecting:
-            self._attempt_failed(explain_connect_error(error))
-        else:
-            super().broken(error)
+            self._attempt_failed(Problem.of(error))
+            return
+        if self._tap is not None:
+            self._tap.failed(explain_connect_error(error))
+        super().broken(error)
+
+    def stream_reset(self, code: int) -> None:
+        """The visitor has gone, or the server has given up on the local service."""
+        if code == ResetCode.SERVICE_TIMEOUT and self._tap is not None:
+            self._tap.failed("no answer in time")
+        super().stream_reset(code)
 
     def deadline_passed(self) -> None:
         """The attempt took too long, or one direction has been silent after the other one's end."""
         if self.is_connecting:
-            self._attempt_failed(f"no answer within {LOCAL_CONNECT_TIMEOUT:.0f} seconds")
+            self._attempt_failed(Problem(f"no answer within {LOCAL_CONNECT_TIMEOUT:g} seconds", is_timeout=True))
         else:
             super().deadline_passed()
 
-    def _attempt_failed(self, reason: str) -> None:
-        attempt = _begin_connecting(self._untried, reason)
+    def _attempt_failed(self, problem: Problem) -> None:
+        attempt = _begin_connecting(self._untried, problem)
         if isinstance(attempt, _Attempt):
             self.board.close(self.sock)
             self._wait_for(attempt)
             return
-        tap, received = self._tap, self.unsent
+        tap, received = self._tap, bytes(self.unsent or b"")[self._own :]
         self._tap = None
         self.close()
-        answer = self._forwarder.unreachable(self._stream, attempt, tap)
-        if received:
-            answer.take(received)
-        if self.is_ending:
+        self._forwarder.unreachable(self._stream, attempt, tap, received)
+        if self.is_ending and not self._stream.is_over:
             self._stream.handler.stream_ended()

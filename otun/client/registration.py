@@ -1,9 +1,10 @@
-"""A client's registration with the server: made, kept alive, and ended with a reason."""
+"""A client's registration with the server: made, added to, kept alive, and ended with a reason."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+import attrs
 import trio
 
 from ..addresses import TcpAddress
@@ -17,21 +18,54 @@ REGISTRATION_TIMEOUT: Final = 10.0
 """Seconds in which the server must answer a registration."""
 
 
+@attrs.define(eq=False)
+class _Request:
+    """A further tunnel that has been asked for."""
+
+    has_answer: trio.Event = attrs.field(factory=trio.Event)
+    answer: Registered | Error | None = None
+
+
 class Registration:
     """What the server has granted.  Made by `open_registration`."""
 
     def __init__(self, channel: ControlChannel, session: Session, server: TcpAddress, granted: Registered) -> None:
-        self.url: str = granted.url
-        self.name: str = granted.subdomain
+        self.first: Registered = granted
         self._channel = channel
         self._session = session
         self._server = server
+        self._requests: dict[str, _Request] = {}  # Those without an answer, by id.
         self._is_left = False
         self._farewell: str | None = None
         self._has_ended = trio.Event()
 
+    async def add(self, request: Register) -> Registered:
+        """Ask for a further tunnel, with an id of its own.
+
+        Raises `RegistrationRefused`, `ServerUnreachable` when there is no answer in time, and `SessionClosed`.
+        """
+        if not self.first.stream_header:
+            raise RegistrationRefused(f"the server at {self._server} takes one tunnel for each client, no more")
+        pending = self._requests[request.id] = _Request()
+        try:
+            await self._channel.send(request)
+            with trio.move_on_after(REGISTRATION_TIMEOUT):
+                await pending.has_answer.wait()
+        except StreamReset:
+            raise await self.end_error() from None
+        finally:
+            del self._requests[request.id]
+        match pending.answer:
+            case Registered() as granted:
+                return granted
+            case Error(message, code, is_retryable):
+                raise RegistrationRefused(message, code=code, is_retryable=is_retryable)
+        if self._session.is_closed:
+            raise await self.end_error()
+        raise _no_answer(self._server)
+
     async def end_error(self) -> SessionClosed:
-        """Return why the tunnel has ended, in the server's words if it said any.  The session must have ended."""
+        """Return why the tunnels have ended, in the server's words if it said any.  The session must have ended."""
         await self._has_ended.wait()
         if self._farewell is not None:
             return SessionClosed(f"the server at {self._server} ended the tunnel: {self._farewell}")
@@ -45,11 +79,11 @@ class Registration:
 
     @property
     def is_left(self) -> bool:
-        """Whether it was we who ended the tunnel."""
+        """Whether it was we who ended the tunnels."""
         return self._is_left
 
     def leave(self) -> None:
-        """Take note that we end the tunnel, if it has not ended already: then the server is not lost."""
+        """Take note that we end the tunnels, if they have not ended already: then the server is not lost."""
         self._is_left = self._is_left or not self._session.is_closed
 
     async def send_heartbeats(self) -> None:
@@ -62,10 +96,18 @@ class Registration:
             self._session.fail(f"the control stream was lost: {error}")
 
     async def receive_answers(self) -> None:
-        """Read what the server says until it says that the tunnel has ended, or says no more."""
+        """Read what the server says until it says that the tunnels have ended, or says no more."""
         try:
-            while isinstance(answer := await self._channel.receive(), HeartbeatAck):
-                pass
+            while True:
+                answer = await self._channel.receive()
+                if isinstance(answer, HeartbeatAck):
+                    continue
+                if isinstance(answer, Registered | Error) and answer.id in self._requests:
+                    request = self._requests[answer.id]
+                    request.answer = answer
+                    request.has_answer.set()
+                    continue
+                break
             self._farewell = answer.message if isinstance(answer, Error) else "it sent an unexpected message"
         except (StreamReset, BadMessage) as error:
             self._farewell = str(error)
@@ -75,6 +117,8 @@ class Registration:
             pass  # The session knows why.
         finally:
             self._has_ended.set()
+            for request in self._requests.values():
+                request.has_answer.set()
         self._session.fail(f"the server ended the tunnel: {self._farewell}")
 
 
@@ -103,7 +147,7 @@ async def _register(session: Session, server: TcpAddress, request: Register) -> 
             await channel.send(request)
             answer = await channel.receive()
     except trio.TooSlowError:
-        problem = f"did not answer within {REGISTRATION_TIMEOUT:.0f} seconds"
+        raise _no_answer(server) from None
     except (SessionClosed, StreamReset, BadMessage) as error:
         problem = f"did not answer as an otun server does: {error}"
     except trio.EndOfChannel:
@@ -117,3 +161,7 @@ async def _register(session: Session, server: TcpAddress, request: Register) -> 
             case _:
                 problem = "answered the registration with something else"
     raise ServerUnreachable(f"the server at {server} {problem}")
+
+
+def _no_answer(server: TcpAddress) -> ServerUnreachable:
+    return ServerUnreachable(f"the server at {server} did not answer within {REGISTRATION_TIMEOUT:.0f} seconds")

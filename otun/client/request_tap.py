@@ -34,6 +34,10 @@ class RequestTap:
         """What the local service sends is the response."""
         self._observer.response_bytes(data, now)
 
+    def failed(self, problem: str) -> None:
+        """The local service has failed."""
+        self._observer.failed(problem)
+
     def ended(self, now: float) -> None:
         """The connection has ended."""
         self._observer.ended(now)

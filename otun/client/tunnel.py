@@ -1,34 +1,37 @@
 """A tunnel, as the program beside the local service sees it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Final
+from collections.abc import Awaitable, Callable
 
 import trio
 
-from ..addresses import LocalAddress, TcpAddress, parse_local_address, parse_server_address
-from ..control.messages import Register
-from ..control.names import normalize_name
-from ..mux import Session, SessionClosed, Stream, open_board_session, open_session
-from ..switchboard import HAS_SWITCHBOARD, Switchboard, open_switchboard
-from .connecting import connect, take_socket
+from ..addresses import LocalAddress, TcpAddress
+from ..control.messages import Registered
+from ..mux import Session, SessionClosed, Stream, serve_streams
+from ..switchboard import Switchboard
 from .forwarder import forward_on_board
-from .registration import Registration, open_registration
+from .registration import Registration
 from .request_tap import OnExchange
-from .task_forwarder import forward_with_tasks
-
-DEFAULT_CONTROL_PORT: Final = 4443
+from .visitors import Visitors
 
 
 class Tunnel(trio.abc.Listener[Stream]):
-    """A name on the server, and the visitors who come by it.  Made by `open_tunnel`.
+    """A name or port on the server, and the visitors who come by it.  Made by `open_tunnel` and `open_tunnels`.
 
     It is a `trio.abc.Listener` of visitors' streams: answer them in this program, or have them forwarded.
     """
 
-    def __init__(self, session: Session, registration: Registration, board: Switchboard | None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        registration: Registration,
+        granted: Registered,
+        visitors: Visitors,
+        board: Switchboard,
+    ) -> None:
         self._session = session
         self._registration = registration
+        self._granted = granted
+        self._visitors = visitors
         self._board = board
 
     def __repr__(self) -> str:
@@ -37,17 +40,20 @@ class Tunnel(trio.abc.Listener[Stream]):
     @property
     def url(self) -> str:
         """Where visitors find the tunnel, as the server says."""
-        return self._registration.url
+        return self._granted.url
 
     @property
     def name(self) -> str:
         """The tunnel's name on the server."""
-        return self._registration.name
+        return self._granted.subdomain
 
     async def accept(self) -> Stream:
-        """Wait for the next visitor.  Raises `SessionClosed` when the tunnel has ended.  Cancelled, nobody is lost."""
+        """Wait for the next visitor, whose address is in `Stream.visitor` if the server tells it.
+
+        Raises `SessionClosed` when the tunnel has ended.  Cancelled, nobody is lost.
+        """
         try:
-            return await self._session.accept()
+            return await self._visitors.accept()
         except SessionClosed:
             error = await self._registration.end_error()
         raise error
@@ -60,7 +66,7 @@ class Tunnel(trio.abc.Listener[Stream]):
         `trio.serve_listeners` it would end them all.
         """
         try:
-            await self._session.serve(handler)
+            await serve_streams(self._visitors, handler)
         except SessionClosed:
             error = await self._registration.end_error()
         else:
@@ -70,77 +76,36 @@ class Tunnel(trio.abc.Listener[Stream]):
         raise error
 
     async def aclose(self) -> None:
-        """End the tunnel; what was sent to visitors before is delivered.  Cancelled, it ends at once."""
+        """End the tunnel, and the others of its session; what was sent to visitors before is delivered.
+
+        Cancelled, it ends at once.
+        """
         self._registration.leave()
         await self._session.aclose()
 
-    async def forward(self, host: str, port: int, *, on_exchange: OnExchange | None = None) -> None:
+    async def forward(
+        self, host: str, port: int, *, proxy_protocol: bool = False, on_exchange: OnExchange | None = None
+    ) -> None:
         """Relay all visitors to the service at *host* and *port* until the tunnel ends; then raise `SessionClosed`.
 
-        When the service cannot be reached, the visitor gets an HTTP answer (502) that says so.  *on_exchange* is called
-        for each HTTP request and its answer.  Cancelled, the visitors that are being relayed are cut short.
+        When the service cannot be reached, the visitor gets an HTTP answer (502) that says so.  With *proxy_protocol*
+        each connection to the service begins with a PROXY header, version 2, that says who the visitor is.
+        *on_exchange* is called for each HTTP request and its answer.  Cancelled, the visitors that are being relayed
+        are cut short.
         """
-        await self.forward_to(TcpAddress(host, port), on_exchange=on_exchange)
+        await self.forward_to(TcpAddress(host, port), proxy_protocol=proxy_protocol, on_exchange=on_exchange)
 
-    async def forward_to(self, local: LocalAddress, *, on_exchange: OnExchange | None = None) -> None:
+    async def forward_to(
+        self, local: LocalAddress, *, proxy_protocol: bool = False, on_exchange: OnExchange | None = None
+    ) -> None:
         """Relay as `forward` does, to a TCP address or a Unix socket."""
-        if self._board is not None:
-            await forward_on_board(self._session, self._board, local, on_exchange)
-        else:
-            await forward_with_tasks(self._session, local, on_exchange)
+        await forward_on_board(
+            self._session,
+            self._visitors,
+            self._board,
+            local,
+            is_http=not self.url.startswith("tcp:"),
+            proxy_protocol=proxy_protocol,
+            on_exchange=on_exchange,
+        )
         raise await self._registration.end_error()
-
-
-@asynccontextmanager
-async def open_tunnel(
-    server: str | TcpAddress, *, name: str | None = None, token: str | None = None
-) -> AsyncIterator[Tunnel]:
-    """Open a tunnel on *server*, `HOST` or `HOST:PORT` of its control port, until the body ends.
-
-    Without a *name* the server chooses one.  *token* is what the server asks for.
-
-    Raises `otun.errors.ServerUnreachable`, `RegistrationRefused`, `InvalidName` or `AddressError`; the body's
-    exceptions come out as they are.  A tunnel that is lost does not interrupt the body: `accept` and `forward` raise
-    `SessionClosed`.
-    """
-    if isinstance(server, str):
-        server = parse_server_address(server, default_port=DEFAULT_CONTROL_PORT)
-    request = Register(subdomain=None if name is None else normalize_name(name), token=token)
-    async with (
-        _open_connection(await connect(server)) as (session, board),
-        open_registration(session, server, request) as registration,
-    ):
-        yield Tunnel(session, registration, board)
-
-
-@asynccontextmanager
-async def _open_connection(transport: trio.SocketStream) -> AsyncIterator[tuple[Session, Switchboard | None]]:
-    """Run a session on a switchboard, where there is one."""
-    if HAS_SWITCHBOARD:
-        sock = take_socket(transport)
-        async with open_switchboard() as board, open_board_session(board, sock, "client") as session:
-            yield session, board
-    else:
-        async with open_session(transport, "client") as session:
-            yield session, None
-
-
-async def forward(
-    server: str | TcpAddress,
-    local: str | int | LocalAddress,
-    *,
-    name: str | None = None,
-    token: str | None = None,
-    on_exchange: OnExchange | None = None,
-    task_status: trio.TaskStatus[Tunnel] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Do a client's whole job: open a tunnel, and relay its visitors to *local* until it ends.
-
-    *local* is a port, `HOST:PORT` or `unix:PATH`.  `nursery.start` gives the `Tunnel` once it is open.  Raises what
-    `open_tunnel` and `Tunnel.forward` raise: it returns by an exception only.
-    """
-    if not isinstance(local, LocalAddress):
-        local = parse_local_address(str(local))
-    async with open_tunnel(server, name=name, token=token) as tunnel:
-        task_status.started(tunnel)
-        await tunnel.forward_to(local, on_exchange=on_exchange)

@@ -3,21 +3,28 @@
 The request log wants to know, and the answer to a HEAD request has no body.
 """
 
+import attrs
+
 from ..errors import BadRequest
 from ..http import pages
-from ..http.head import RequestHeadReader
+from ..http.head import RequestHead, RequestHeadReader
 from ..mux import Answer, Tap
 from ..switchboard import Switchboard
 from ..yamux import YamuxStream
+from .connecting import explain_connect_error
 
 
-def is_head_request(reader: RequestHeadReader, data: bytes | bytearray | memoryview) -> bool | None:
-    """Whether the request that *reader* reads, and *data* continues, is a HEAD; None until its head is whole."""
-    try:
-        head = reader.feed(bytes(data))
-    except BadRequest:
-        return False
-    return None if head is None else head.method == "HEAD"
+@attrs.frozen
+class Problem:
+    """Why the local service cannot be reached."""
+
+    reason: str
+    is_timeout: bool = False
+
+    @classmethod
+    def of(cls, error: OSError) -> "Problem":
+        """Return what *error* means."""
+        return cls(explain_connect_error(error), is_timeout=isinstance(error, TimeoutError))
 
 
 class UnreachableAnswer:
@@ -26,15 +33,17 @@ class UnreachableAnswer:
     The stream's handler is set at once.
     """
 
-    __slots__ = ("_board", "_local", "_reader", "_reason", "_stream", "_tap")
+    __slots__ = ("_board", "_local", "_problem", "_reader", "_stream", "_tap")
 
-    def __init__(self, stream: YamuxStream, board: Switchboard, local: str, reason: str, tap: Tap | None) -> None:
+    def __init__(self, stream: YamuxStream, board: Switchboard, local: str, problem: Problem, tap: Tap | None) -> None:
         self._stream = stream
         self._board = board
         self._local = local
-        self._reason = reason
+        self._problem = problem
         self._tap = tap
         self._reader = RequestHeadReader()
+        if tap is not None:
+            tap.failed(problem.reason)
         stream.handler = self
 
     def data_received(self, data: memoryview) -> None:
@@ -46,17 +55,24 @@ class UnreachableAnswer:
     def take(self, data: bytes | bytearray | memoryview) -> None:
         """The same for bytes that the log has seen already."""
         self._stream.consume(len(data))
-        is_head = is_head_request(self._reader, data)
-        if is_head is not None:
-            self._answer(is_head=is_head)
+        try:
+            head = self._reader.feed(bytes(data))
+        except BadRequest:  # Whoever sent it, it was no otun server.
+            self._answer(None)
+            return
+        if head is not None:
+            self._answer(head)
 
     def stream_ended(self) -> None:
         """Answer what there is."""
-        self._answer(is_head=False)
+        self._answer(None)
 
-    def _answer(self, *, is_head: bool) -> None:
+    def _answer(self, request: RequestHead | None) -> None:
         now = self._board.now
-        page = pages.local_service_unreachable(self._local, self._reason, is_head=is_head)
+        problem = self._problem
+        page = pages.local_service_unreachable(self._local, problem.reason, is_timeout=problem.is_timeout).write(
+            request
+        )
         if self._tap is not None:
             self._tap.from_socket(page, now)
         self._end_tap()

@@ -40,6 +40,7 @@ _KIND_NAMES: Final[dict[type, str]] = {
     float: "a number",
     list: "an array",
     dict: "an object",
+    type(None): "null",
 }
 
 _UP_TO_LONE_SURROGATE: Final = re.compile(
@@ -228,7 +229,21 @@ def _require_boolean(value: object, _: type[bool]) -> bool:
     raise TypeError(f"expected a boolean, got {_KIND_NAMES[type(value)]}")
 
 
+def _require_integer(value: object, _: type[int]) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise TypeError(f"expected an integer, got {_KIND_NAMES[type(value)]}")
+
+
+def _require_strings(value: object, _: type) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"expected an array of strings, got {_KIND_NAMES[type(value)]}")
+    return tuple(_require_string(item, str) for item in value)
+
+
 # cattrs' own hooks convert: 5 would become "5", and "no" True.
 _CONVERTER: Final = Converter()
 _CONVERTER.register_structure_hook(str, _require_string)
 _CONVERTER.register_structure_hook(bool, _require_boolean)
+_CONVERTER.register_structure_hook(int, _require_integer)
+_CONVERTER.register_structure_hook_func(lambda kind: kind == tuple[str, ...], _require_strings)

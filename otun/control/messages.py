@@ -1,7 +1,9 @@
 """What client and server say to each other on a session's control stream.
 
 The client says `Register` first and is answered by `Registered` or `Error`; from then on it says `Heartbeat` every
-now and then and is answered by `HeartbeatAck`.
+now and then and is answered by `HeartbeatAck`.  Between them it may say `Register` again, each time with another *id*,
+which its answer carries: those are further tunnels on the same session.  A server that does not announce
+`stream_header` takes one tunnel only.
 """
 
 from typing import TypeAlias
@@ -11,18 +13,40 @@ import attrs
 
 @attrs.frozen
 class Register:
-    """The client asks for a tunnel.  Without a *subdomain* the server chooses a name."""
+    """The client asks for a tunnel.  Without a *subdomain* the server chooses a name.
+
+    *id* is the client's word for the tunnel; *kind* is ``http`` or ``tcp``, and *remote_port* the port that a TCP
+    tunnel would like.  *hostnames* lead to an HTTP tunnel beside its name, and *path* is the prefix of the paths that
+    are for it.  *host_header*, *request_headers* and *response_headers* (``Name: value`` or ``-Name``) are what the
+    server changes in HTTP heads; *local* is the local service's address, which visitors see when it fails.
+    *stream_header*: the client reads a PROXY header, version 2, at the beginning of each stream.
+    """
 
     subdomain: str | None = None
     token: str | None = attrs.field(default=None, repr=False)
+    id: str = ""
+    kind: str = "http"
+    remote_port: int | None = None
+    hostnames: tuple[str, ...] = ()
+    path: str = ""
+    host_header: str = ""
+    request_headers: tuple[str, ...] = attrs.field(default=(), repr=False)
+    response_headers: tuple[str, ...] = attrs.field(default=(), repr=False)
+    local: str = ""
+    stream_header: bool = False
 
 
 @attrs.frozen
 class Registered:
-    """The server has opened a tunnel: *subdomain* is its name, and visitors reach it at *url*."""
+    """The server has opened a tunnel: *subdomain* is its name, and visitors reach it at *url*.
+
+    *stream_header*: the server sends a PROXY header at the beginning of each stream, with the tunnel's *id* in it.
+    """
 
     url: str
     subdomain: str
+    id: str = ""
+    stream_header: bool = False
 
 
 @attrs.frozen
@@ -40,12 +64,14 @@ class Error:
     """The server refuses.
 
     *message* is for people.  *code* names the reason for programs, and is empty when the server gives none.
-    *retryable* says whether the same request may succeed later.
+    *retryable* says whether the same request may succeed later.  *id* is the tunnel's that was asked for; an error
+    without one ends the session.
     """
 
     message: str
     code: str = ""
     retryable: bool = False
+    id: str = ""
 
 
 Message: TypeAlias = Register | Registered | Heartbeat | HeartbeatAck | Error

@@ -1,14 +1,19 @@
-"""A tunnel's name: one DNS label (RFC 1123, section 2.1), in lower case."""
+"""Names of tunnels, each one DNS label (RFC 1123, section 2.1), and whole host names; both in lower case."""
 
 import re
 from collections.abc import Callable
 from typing import Final
+
+import idna
 
 from ..errors import InvalidName
 from .excerpt import excerpt
 
 RANDOM_NAME_LENGTH: Final = 8
 """Characters of a name that the server chooses: 36**8 names, too many to stumble upon another's."""
+
+_MAX_HOSTNAME_LENGTH: Final = 253
+"""Characters of a host name (RFC 1035, section 2.3.4, less the length octets)."""
 
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -29,3 +34,25 @@ def normalize_name(text: str) -> str:
             "with no hyphen first or last"
         )
     return text.lower()
+
+
+def normalize_hostname(text: str) -> str:
+    """Return a host name, or a wildcard such as ``*.example.org``, as it is compared: in lower case and A-labels.
+
+    Names with other letters than ASCII are converted by UTS #46, as browsers do.  Raises `InvalidName`.
+    """
+    wildcard, name = ("*.", text[2:]) if text.startswith("*.") else ("", text)
+    name = name.removesuffix(".")
+    if not name.isascii():
+        try:
+            name = idna.encode(name, uts46=True).decode()
+        except (idna.IDNAError, UnicodeError):
+            name = ""
+    if not 0 < len(name) <= _MAX_HOSTNAME_LENGTH or not all(map(_LABEL.fullmatch, name.split("."))):
+        raise InvalidName(f"{excerpt(text)} is no host name; write one such as shop.example.org or *.app.example.org")
+    return f"{wildcard}{name.lower()}"
+
+
+def covers(pattern: str, hostname: str) -> bool:
+    """Whether *pattern*, a host name or wildcard, allows *hostname*, which may be a wildcard, too."""
+    return pattern == hostname or (pattern.startswith("*.") and hostname.endswith(pattern[1:]))

@@ -33,13 +33,15 @@ class Exchange:
     """One request and the answer to it.
 
     *target* is cut at `MAX_TARGET_LENGTH`; *status* is None when there was no answer; *duration* is in seconds, from
-    the request's first byte to the answer's last, or to the connection's end when there was none.
+    the request's first byte to the answer's last, or to the connection's end when there was none.  *problem* says what
+    was wrong with the local service, if the answer is missing for that, or is the tunnel's own.
     """
 
     method: str
     target: str
     status: int | None
     duration: float
+    problem: str = ""
 
 
 @attrs.define(eq=False)
@@ -199,6 +201,7 @@ class ExchangeObserver:
         self._finished: deque[Exchange] = deque()
         self._requests = _RequestSide(self._outstanding)
         self._responses = _ResponseSide(self._outstanding, self._finished)
+        self._problem = ""
 
     def __repr__(self) -> str:
         return f"<ExchangeObserver {len(self._outstanding)} outstanding{', over' * self._responses.is_over}>"
@@ -216,6 +219,10 @@ class ExchangeObserver:
             self._requests.upgrade_refused()
         self._report()
 
+    def failed(self, problem: str) -> None:
+        """The local service has failed: say so of the exchanges that are reported from now on."""
+        self._problem = problem
+
     def ended(self, now: float) -> None:
         """The connection has ended: report what is left.
 
@@ -232,7 +239,8 @@ class ExchangeObserver:
     def _report(self) -> None:
         # Here and not in the parsers' callbacks, where httptools would swallow what a caller's function raises.
         while self._finished:
-            self._on_exchange(self._finished.popleft())
+            exchange = self._finished.popleft()
+            self._on_exchange(attrs.evolve(exchange, problem=self._problem) if self._problem else exchange)
 
 
 def _exchange(request: _Request, ended: float) -> Exchange:

@@ -1,29 +1,30 @@
-"""The head of the first request on a connection: enough to find the tunnel it is for.
+"""The heads of requests and responses.
 
-httptools (llhttp) judges the syntax; what it lets through although RFC 9112 does not is refused here.
+httptools (llhttp, strict) judges the syntax; what it lets through although RFC 9112 does not is refused here.  Heads
+are taken apart completely, because none is ever passed on as it came.
 """
 
+import re
 from typing import Final
 
 import attrs
-from httptools import (
-    HttpParserCallbackError,
-    HttpParserError,
-    HttpParserInvalidMethodError,
-    HttpRequestParser,
-)
+from httptools import HttpParserError, HttpParserInvalidMethodError, HttpRequestParser, HttpResponseParser
 
-from ..errors import BadRequest, LocalProtocolError
+from ..errors import BadRequest, BadResponse
+from .fields import Field, Framing, MalformedFields, read_framing
+from .head_reader import MAX_HEAD_SIZE, Findings, HeadReader, KnownHeads
 from .hosts import parse_authority
-
-MAX_HEAD_SIZE: Final = 32 * 1024
-"""Bytes in a head, request line and blank line included: what nginx allows at most (4 buffers of 8 KiB)."""
 
 MAX_TARGET_SIZE: Final = 8 * 1024
 """Bytes in a request target: RFC 9112, section 3, asks for 8000 at the least."""
 
 MAX_FIELD_COUNT: Final = 100
 """Fields in a head: browsers send about 20, and this is Apache's limit."""
+
+# The usual first line, whose target has no part in what the fields mean.
+_PLAIN_REQUEST_LINE: Final = re.compile(
+    rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[\x21\x22\x24-\x7e]{0,8191}) HTTP/1\.[01](?=\r\n)"
+)
 
 _VERSIONS: Final = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
 _DEFAULT_PORTS: Final = {b"http": 80, b"https": 443}
@@ -36,99 +37,120 @@ _RTSP_METHODS: Final = frozenset(
     b"DESCRIBE ANNOUNCE SETUP PLAY PAUSE TEARDOWN GET_PARAMETER SET_PARAMETER REDIRECT RECORD FLUSH".split()
 )
 
+_PROXY_LINE: Final = b"PROX"
+"""As much of a PROXY header, version 1, as the parser reads before it knows that this is no method."""
 
-@attrs.frozen
+_UNFIT_FOR_A_REASON: Final = bytes({*range(0x20), 0x7F} - {0x09})  # RFC 9112, section 4
+
+
+@attrs.define
 class RequestHead:
-    """What the first request's head says.
+    """What a request's head says.
 
     *target* is as it was sent (ASCII, not decoded); *host* is normalised: lower case, no port, no trailing dot, IPv6
-    in brackets, and empty only for HTTP/1.0 without a Host; *version* is ``1.0`` or ``1.1``.
+    in brackets, and empty only for HTTP/1.0 without a Host; *version* is ``1.0`` or ``1.1``.  *path* is the target in
+    origin form (RFC 9112, section 3.2.1), or ``*``; *authority* is the host as the visitor spelt it, with its port.
+    *special* are those of *fields* that are not plain; *kept* is `otun.http.forwarding`'s own note of the lines that
+    are passed on.
     """
 
     method: str
     target: str
     host: str
     version: str
+    path: bytes = attrs.field(default=b"", eq=False)
+    authority: bytes = attrs.field(default=b"", eq=False)
+    fields: list[Field] = attrs.field(factory=list, eq=False)
+    special: list[Field] = attrs.field(factory=list, eq=False)
+    framing: Framing = attrs.field(default=Framing(), eq=False)
+    kept: bytes | None = attrs.field(default=None, eq=False, repr=False)
+
+    @property
+    def has_body(self) -> bool:
+        """Whether content follows; a Content-Length of 0 announces none."""
+        return self.framing.is_chunked or bool(self.framing.content_length)
+
+    @property
+    def is_persistent(self) -> bool:
+        """Whether the visitor may send another request behind this one (RFC 9112, section 9.3)."""
+        options = self.framing.options
+        return b"close" not in options and (self.version == "1.1" or b"keep-alive" in options)
 
 
-class _HeadComplete(Exception):
-    """Leaves the parser where the head ends, so that it never looks at what follows."""
+@attrs.define
+class ResponseHead:
+    """What a response's head says."""
+
+    status: int
+    reason: bytes
+    version: str
+    fields: list[Field] = attrs.field(factory=list, eq=False)
+    special: list[Field] = attrs.field(factory=list, eq=False)
+    framing: Framing = attrs.field(default=Framing(), eq=False)
+    kept: bytes | None = attrs.field(default=None, eq=False, repr=False)
+
+    @property
+    def is_interim(self) -> bool:
+        """Whether the final response is still to come (RFC 9110, section 15.2)."""
+        return self.status < 200 and self.status != 101
+
+    @property
+    def is_persistent(self) -> bool:
+        """Whether the origin takes another request on this connection."""
+        options = self.framing.options
+        return b"close" not in options and (self.version == "1.1" or b"keep-alive" in options)
 
 
-@attrs.define(eq=False)
-class _Findings:
-    """What the parser has come across; apart from the reader, so that no reference cycle keeps both alive."""
+class RequestHeadReader(HeadReader[RequestHead, HttpRequestParser]):
+    """Reads a request's head.
 
-    hosts: list[bytes] = attrs.field(factory=list)
-    field_count: int = 0
-    is_complete: bool = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        # Called once a field, with whole names and values however the bytes were split.
-        self.field_count += 1
-        if len(name) == 4 and name.lower() == b"host":
-            self.hosts.append(value)
-
-    def on_headers_complete(self) -> None:
-        self.is_complete = True
-        raise _HeadComplete
-
-
-class RequestHeadReader:
-    """Reads the first request's head from a connection's bytes, in whatever pieces they come.
-
-    What is judged at a certain byte is judged at that byte only, so the answer does not depend on the pieces; limits
-    are therefore looked at when the head is complete or `MAX_HEAD_SIZE` is reached.  At most that much is stored.
-
-    Whether the body's length makes sense is not examined: the bytes are relayed as they are, on a connection that
-    belongs to one tunnel, and it is the local service that reads the body.
+    `feed` raises `BadRequest` when the request is refused: its ``status`` is 400, 405, 414, 431, 501 or 505.
     """
 
-    def __init__(self) -> None:
-        self._received = b""
-        self._is_finished = False
-        self._findings = _Findings()
-        self._parser = HttpRequestParser(self._findings)
-        # Any `HTTP/<digit>.<digit>` is syntax; which ones are served is for `_complete_head` to say, with a 505.
-        self._parser.set_dangerous_leniencies(lenient_version=True)
+    known: KnownHeads[RequestHead] = KnownHeads()  # The class has one.
 
-    def __repr__(self) -> str:
-        return f"<RequestHeadReader {'finished' if self._is_finished else 'reading'}, {len(self._received)} bytes>"
+    __slots__ = ()
 
-    def feed(self, data: bytes) -> RequestHead | None:
-        """Take the connection's next bytes; return the head once it is complete, None while it is not.
+    def _make_parser(self, findings: Findings) -> HttpRequestParser:
+        return HttpRequestParser(findings)
 
-        What follows the head in *data* is not looked at.  Raises `BadRequest` when the request is refused: its
-        ``status`` is 400, 405, 414, 431, 501 or 505.  A reader that has returned a head or raised is spent, and
-        raises `LocalProtocolError`.
-        """
-        if self._is_finished:
-            raise LocalProtocolError("the head has been read already")
-        piece = data[: MAX_HEAD_SIZE - len(self._received)]
-        # Copies nothing when the head comes in one piece, as it nearly always does.
-        self._received += piece
-        try:
-            self._parser.feed_data(piece)
-        except HttpParserError as error:
-            self._is_finished = True
-            if self._findings.is_complete:
-                return self._complete_head()
-            if isinstance(error, HttpParserCallbackError):
-                raise  # not the peer's doing
-            raise self._refusal(error) from error
-        if len(piece) < len(data):
-            self._is_finished = True
-            raise self._too_large()
-        return None
+    def refused_head(self) -> RequestHead | None:
+        """Return what is known of a request that was refused, for the answer's sake; None if its head was cut short."""
+        if self._parser is None or not self._findings.is_complete:
+            return None
+        return RequestHead(self._parser.get_method().decode(), "", "", "1.1", fields=self._findings.fields)
 
-    def _request_line(self) -> bytes:
-        # RFC 9112, section 2.2: empty lines before the request line are ignored, and CR LF may be a bare LF there.
-        return self._received.lstrip(b"\r\n").partition(b"\r\n")[0]
+    def _find_known(self, received: bytes) -> RequestHead | None:
+        line = _PLAIN_REQUEST_LINE.match(received)
+        if line is None:
+            return None
+        known = self.known.find(_fields_behind(line))
+        if known is None:
+            return None
+        target = line[2]
+        return RequestHead(
+            line[1].decode(),
+            target.decode(),
+            known.host,
+            known.version,
+            target,
+            known.authority,
+            known.fields,
+            known.special,
+            known.framing,
+            known.kept,
+        )
+
+    def _learn(self, received: bytes, head: RequestHead) -> None:
+        line = _PLAIN_REQUEST_LINE.match(received)
+        if line is not None:
+            self.known.learn(_fields_behind(line), head)
 
     def _complete_head(self) -> RequestHead:
         # The parser accepts RTSP/1.0 and runs of spaces, so the line itself is read; and it takes a target that ends
         # its line, with CR LF or a bare LF, for HTTP/0.9, so what it says of the version counts as well.
-        parts = self._request_line().split(b" ")
+        assert self._parser is not None
+        parts = self._line().split(b" ")
         if len(parts) > 3:
             raise BadRequest("the request line has more than three parts")
         version = _VERSIONS.get(parts[-1])
@@ -137,20 +159,18 @@ class RequestHeadReader:
         method, target, _ = parts
         if method == b"CONNECT":
             raise BadRequest("CONNECT is for forward proxies, and this is none", status=405)
-        if len(target) > MAX_TARGET_SIZE:
-            raise _target_too_long()
-        if self._findings.field_count > MAX_FIELD_COUNT:
-            raise BadRequest(f"the request has more than {MAX_FIELD_COUNT} fields", status=431)
-        host = _find_host(method, target, self._findings.hosts, is_required=version == "1.1")
-        return RequestHead(method.decode("latin-1"), target.decode("latin-1"), host, version)
+        return _request_head(method, target, version, self._findings.fields)
 
     def _refusal(self, error: HttpParserError) -> BadRequest:
         # The parser may have stopped at any byte of what came, so only what is certain then decides on the status:
         # the first byte and the method that it has recognised.
         if isinstance(error, HttpParserInvalidMethodError):
-            if self._request_line()[0] in _TOKEN_BYTES:
+            if self._line().startswith(_PROXY_LINE):
+                return BadRequest("a PROXY header is taken from trusted proxies only, and once")
+            if self._line()[0] in _TOKEN_BYTES:
                 return BadRequest("the request's method is not known here", status=501)
             return BadRequest("this is not an HTTP request")
+        assert self._parser is not None
         method = self._parser.get_method()
         if method == b"PRI":
             # RFC 9113, section 3.4: the preface of a client that speaks HTTP/2 without asking first.
@@ -160,33 +180,107 @@ class RequestHeadReader:
         return BadRequest(f"the request is malformed: {error}")
 
     def _too_large(self) -> BadRequest:
-        parts = self._request_line().split(b" ", 2)
+        parts = self._line().split(b" ", 2)
         if len(parts) > 1 and len(parts[1]) > MAX_TARGET_SIZE:
             return _target_too_long()
         return BadRequest(f"the request's head is over {MAX_HEAD_SIZE} bytes", status=431)
+
+
+class ResponseHeadReader(HeadReader[ResponseHead, HttpResponseParser]):
+    """Reads a response's head.  `feed` raises `BadResponse` when no visitor may see it."""
+
+    known: KnownHeads[ResponseHead] = KnownHeads()  # The class has one.
+
+    __slots__ = ()
+
+    def _make_parser(self, findings: Findings) -> HttpResponseParser:
+        return HttpResponseParser(findings)
+
+    def _find_known(self, received: bytes) -> ResponseHead | None:
+        return self.known.find(received)
+
+    def _learn(self, received: bytes, head: ResponseHead) -> None:
+        self.known.learn(received, head)
+
+    def _complete_head(self) -> ResponseHead:
+        assert self._parser is not None
+        version = _VERSIONS.get(self._line()[:8])
+        if version is None:
+            raise BadResponse("it speaks neither HTTP/1.1 nor HTTP/1.0")
+        findings = self._findings
+        if len(findings.reason.translate(None, _UNFIT_FOR_A_REASON)) < len(findings.reason):
+            raise BadResponse("its reason phrase has control characters")
+        return _response_head(self._parser.get_status_code(), findings.reason, version, findings.fields)
+
+    def _refusal(self, error: HttpParserError) -> BadResponse:
+        return BadResponse(f"it is malformed: {error}")
+
+    def _too_large(self) -> BadResponse:
+        return BadResponse(f"its head is over {MAX_HEAD_SIZE} bytes")
+
+
+def _fields_behind(line: re.Match[bytes]) -> bytes:
+    """Return all fields, and the version's last digit: whether they are sound depends on nothing else before them."""
+    return line.string[line.end() - 1 :]
+
+
+def _request_head(method: bytes, target: bytes, version: str, fields: list[Field]) -> RequestHead:
+    """Judge what the syntax leaves open.  Raises `BadRequest`."""
+    if len(target) > MAX_TARGET_SIZE:
+        raise _target_too_long()
+    if b"#" in target:
+        raise BadRequest("the request's target has a fragment, which is the visitor's own business")
+    if len(fields) > MAX_FIELD_COUNT:
+        raise BadRequest(f"the request has more than {MAX_FIELD_COUNT} fields", status=431)
+    special = [field for field in fields if not field.is_plain]
+    hosts = [field.value for field in special if field.name == b"host"]
+    path, host, authority = _find_host(method, target, hosts, is_required=version == "1.1")
+    try:
+        framing = read_framing(special, version=version)
+    except MalformedFields as error:
+        raise BadRequest(str(error)) from error
+    head = RequestHead(method.decode(), target.decode(), host, version, path, authority, fields, special, framing)
+    if framing.upgrade is not None and head.has_body:
+        raise BadRequest("a request to upgrade has no body here")
+    return head
+
+
+def _response_head(status: int, reason: bytes, version: str, fields: list[Field]) -> ResponseHead:
+    """Judge what the syntax leaves open.  Raises `BadResponse`."""
+    if len(fields) > MAX_FIELD_COUNT:
+        raise BadResponse(f"it has more than {MAX_FIELD_COUNT} fields")
+    special = [field for field in fields if not field.is_plain]
+    try:
+        framing = read_framing(special, version=version)
+    except MalformedFields as error:
+        raise BadResponse(str(error)) from error
+    return ResponseHead(status, reason, version, fields, special, framing)
 
 
 def _target_too_long() -> BadRequest:
     return BadRequest(f"the request's target is over {MAX_TARGET_SIZE} bytes", status=414)
 
 
-def _find_host(method: bytes, target: bytes, hosts: list[bytes], *, is_required: bool) -> str:
-    """Return the host that the request is for, by the rules of RFC 9112, section 3.2 and 3.2.2."""
+def _find_host(method: bytes, target: bytes, hosts: list[bytes], *, is_required: bool) -> tuple[bytes, str, bytes]:
+    """Return the target in origin form, and the host that it is for by the rules of RFC 9112, section 3.2 and 3.2.2."""
     if len(hosts) > 1:
         raise BadRequest("the request has more than one Host")
     if not hosts and is_required:
         raise BadRequest("the request has no Host")
-    host, port = parse_authority(hosts[0].rstrip(b" \t")) if hosts else ("", None)
+    authority = hosts[0] if hosts else b""
+    host, port = parse_authority(authority) if hosts else ("", None)
     if target.startswith(b"/") or (target == b"*" and method == b"OPTIONS"):
-        return host
+        return target, host, authority
     scheme, has_authority, rest = target.partition(b"://")
     default_port = _DEFAULT_PORTS.get(scheme.lower())
     if not has_authority or default_port is None:
         raise BadRequest("the request's target is neither a path nor an http URL")
-    for delimiter in b"/", b"?", b"#":
-        rest = rest.partition(delimiter)[0]
-    target_host, target_port = parse_authority(rest)
+    end = min((position for mark in b"/?" if (position := rest.find(mark)) >= 0), default=len(rest))
+    named, path = rest[:end], rest[end:]
+    target_host, target_port = parse_authority(named)
     target_place = target_host, default_port if target_port is None else target_port
     if hosts and target_place != (host, default_port if port is None else port):
         raise BadRequest("the request's target and its Host name different places")
-    return target_host
+    if not path:
+        path = b"*" if method == b"OPTIONS" else b"/"  # RFC 9112, section 3.2.4
+    return path if path[:1] != b"?" else b"/" + path, target_host, authority or named

@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from functools import lru_cache
 from typing import Final
 
 from ..errors import BadRequest
@@ -16,6 +17,7 @@ _AUTHORITY: Final = re.compile(
 _MAX_PORT: Final = 65535
 
 
+@lru_cache(maxsize=1024)
 def parse_authority(value: bytes) -> tuple[str, int | None]:
     """Split *value*, ``host`` or ``host:port``, into a normalised host and the port, None where none is given.
 

@@ -1,21 +1,32 @@
-"""The relay's own replies to a visitor, when no local service answers: whole HTTP/1.1 responses with a page for people.
+"""The relay's own replies to a visitor, when no local service answers: whole HTTP/1.1 responses.
 
-Programs find the reason in the field ``Otun-Error``.  Every reply ends its connection, and none may be cached.  Text
-that comes from outside is shortened and escaped, and appears in the page only, never in a field.
+People get a page, and programs that ask for JSON get JSON (RFC 9457's `title`, `status` and `detail`); both find the
+reason in the field ``Otun-Error``.  Every reply ends its connection, and none may be cached.  Text that comes from
+outside is shortened and escaped, and appears in the body only, never in a field.
 """
 
+import json
+import re
 from html import escape
 from http import HTTPStatus
 from typing import Final, Literal, TypeAlias, get_args
 
+import attrs
+
 from ..errors import BadRequest
+from .head import RequestHead
 
 ErrorCode: TypeAlias = Literal[
     "bad_request",
+    "bad_response",
     "busy",
     "empty_reply",
+    "local_service_reset",
+    "local_service_timeout",
     "local_service_unreachable",
     "no_tunnel_yet",
+    "request_timeout",
+    "server_full",
     "tunnel_closed",
     "tunnel_not_found",
 ]
@@ -32,6 +43,8 @@ RETRY_AFTER: Final = 5
 # RFC 9110, section 15.5.6: a 405 names the methods that would do.
 _ALLOW: Final = "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
+_MAX_ACCEPT: Final = 1024  # Characters of an Accept that are looked at.
+
 _STYLE: Final = """\
 :root { color-scheme: light dark; }
 body { margin: 0; font: 1rem/1.6 system-ui, sans-serif; background: Canvas; color: CanvasText; }
@@ -41,121 +54,222 @@ h1 { margin: 0; font-size: 1.6rem; line-height: 1.25; }
 footer { margin-top: 2.5rem; padding-top: .75rem; border-top: 1px solid #8884; font-size: .85rem; opacity: .7; }"""
 
 
-def page(
-    status: int,
-    code: ErrorCode,
-    title: str,
-    *paragraphs: str,
-    is_head: bool = False,
-    retry_after: int | None = None,
-) -> bytes:
-    """Return a whole response with a page that shows *title* and *paragraphs*, all of them plain text.
+@attrs.frozen
+class Page:
+    """A reply.  *title* and *paragraphs* are plain text; *retry_after* is in seconds.
 
-    With *is_head*, the answer to a HEAD request, the fields are the same and the body is left out (RFC 9110, section
-    9.3.2).  *retry_after* is in seconds.  Raises `ValueError` for a *status* that HTTP does not define and for a
-    *code* that is not an `ErrorCode`, so nothing from outside can get into a field.
+    Raises `ValueError` for a *status* that HTTP does not define and for a *code* that is not an `ErrorCode`, so nothing
+    from outside can get into a field.
     """
-    if code not in _CODES:
-        raise ValueError(f"{code!r} is not an error code")
-    status_text = f"{status:d} {HTTPStatus(status).phrase}"
-    body = _html(status_text, code, title, paragraphs).encode("utf-8", "replace")
-    fields = [
-        f"HTTP/1.1 {status_text}",
-        "Content-Type: text/html; charset=utf-8",
-        f"Content-Length: {len(body)}",
-        "Connection: close",
-        "Cache-Control: no-store",
-        f"Otun-Error: {code}",
-    ]
-    if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        fields.append(_ALLOW)
-    if retry_after is not None:
-        fields.append(f"Retry-After: {retry_after:d}")
-    head = "\r\n".join([*fields, "", ""]).encode("ascii")
-    return head if is_head else head + body
+
+    status: HTTPStatus = attrs.field(converter=HTTPStatus)
+    code: ErrorCode = attrs.field()
+    title: str
+    paragraphs: tuple[str, ...] = ()
+    retry_after: int | None = None
+
+    @code.validator
+    def _check_code(self, _: object, code: str) -> None:
+        if code not in _CODES:
+            raise ValueError(f"{code!r} is not an error code")
+
+    def write(self, request: RequestHead | None = None) -> bytes:
+        """Return the whole response to *request*, as JSON if it prefers that; None when there is no sound request.
+
+        To a HEAD the fields are the same and the body is left out (RFC 9110, section 9.3.2).
+        """
+        status = f"{self.status:d} {self.status.phrase}"
+        if request is not None and _prefers_json(request):
+            kind, text = "application/json", self._json()
+        else:
+            kind, text = "text/html; charset=utf-8", _html(status, self.code, self.title, self.paragraphs)
+        body = text.encode("utf-8", "replace")
+        fields = [
+            f"HTTP/1.1 {status}",
+            f"Content-Type: {kind}",
+            f"Content-Length: {len(body)}",
+            "Connection: close",
+            "Cache-Control: no-store",
+            f"Otun-Error: {self.code}",
+        ]
+        if self.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            fields.append(_ALLOW)
+        if self.retry_after is not None:
+            fields.append(f"Retry-After: {self.retry_after:d}")
+        head = "\r\n".join([*fields, "", ""]).encode("ascii")
+        return head if request is not None and request.method == "HEAD" else head + body
+
+    def _json(self) -> str:
+        detail = " ".join(self.paragraphs)
+        return (
+            json.dumps({"error": self.code, "status": int(self.status), "title": self.title, "detail": detail}) + "\n"
+        )
 
 
-def tunnel_not_found(host: str, *, is_head: bool = False) -> bytes:
+def _prefers_json(request: RequestHead) -> bool:
+    accept = b",".join(field.value for field in request.fields if field.name == b"accept").decode("latin-1").lower()
+    if "json" not in accept:
+        return False
+    json_weight = html_weight = 0.0
+    for part in accept[:_MAX_ACCEPT].split(","):
+        kind, *parameters = (word.strip() for word in part.split(";"))
+        if kind.endswith(("/json", "+json")):
+            json_weight = max(json_weight, _weight(parameters))
+        elif kind == "text/html":
+            html_weight = _weight(parameters)
+    return json_weight > html_weight
+
+
+def _weight(parameters: list[str]) -> float:
+    """Return the `q` of a media range (RFC 9110, section 12.4.2)."""
+    text = next((parameter[2:] for parameter in parameters if parameter.startswith("q=")), "1")
+    return float(text) if re.fullmatch(r"[01](\.[0-9]{0,3})?", text) else 0.0
+
+
+def tunnel_not_found(host: str) -> Page:
     """No tunnel has the name that *host*, the visitor's own word, asks for."""
     named = f"There is no tunnel at {_shown(host)}." if host else "The request did not say which host it is for."
     hint = "If it is yours, check that its client is running, and that the name is the one the client printed."
-    return page(404, "tunnel_not_found", "No tunnel of that name is running here", named, hint, is_head=is_head)
+    return Page(404, "tunnel_not_found", "No tunnel of that name is running here", (named, hint))
 
 
-def nobody_there(host: str, *, has_tunnels: bool, is_head: bool = False) -> bytes:
+def nobody_there(host: str, *, has_tunnels: bool) -> Page:
     """No tunnel answers for *host*: because none has its name, or because there is none at all."""
-    return tunnel_not_found(host, is_head=is_head) if has_tunnels else no_tunnel_yet(is_head=is_head)
+    return tunnel_not_found(host) if has_tunnels else no_tunnel_yet()
 
 
-def no_tunnel_yet(*, is_head: bool = False) -> bytes:
+def no_tunnel_yet() -> Page:
     """Nobody has registered a tunnel with this server."""
-    return page(
+    return Page(
         404,
         "no_tunnel_yet",
         "No tunnel is running here yet",
-        "The server works, but no client has opened a tunnel on it.",
-        "Start a client beside the service that you want to show, then reload this page.",
-        is_head=is_head,
+        (
+            "The server works, but no client has opened a tunnel on it.",
+            "Start a client beside the service that you want to show, then reload this page.",
+        ),
     )
 
 
-def local_service_unreachable(address: str, reason: str, *, is_head: bool = False) -> bytes:
+def local_service_unreachable(address: str, reason: str, *, is_timeout: bool = False) -> Page:
     """The tunnel's client could not connect to its local service at *address*, for *reason*."""
-    return page(
-        502,
+    return Page(
+        504 if is_timeout else 502,
         "local_service_unreachable",
         "The local service cannot be reached",
-        f"The tunnel is open, but on its far side nothing could be reached at {_shown(address)}: {_shown(reason)}.",
-        "If the tunnel is yours, start the service that should answer at that address, or start the client with the "
-        "right one, then reload this page.",
-        is_head=is_head,
+        (
+            f"The tunnel is open, but on its far side nothing could be reached at {_shown(address)}: {_shown(reason)}.",
+            "If the tunnel is yours, start the service that should answer at that address, or start the client with "
+            "the right one, then reload this page.",
+        ),
     )
 
 
-def empty_reply(*, is_head: bool = False) -> bytes:
+def local_service_reset(address: str) -> Page:
+    """The local service at *address* (empty when the client did not tell it) broke the connection off."""
+    return Page(
+        502,
+        "local_service_reset",
+        "The local service broke the connection off",
+        (
+            f"The request reached the local service{_at(address)}, which reset the connection without an answer.",
+            "If the tunnel is yours, see what the service has logged.",
+        ),
+    )
+
+
+def local_service_timeout(address: str, seconds: float) -> Page:
+    """The local service at *address* (empty when the client did not tell it) has not begun to answer in time."""
+    return Page(
+        504,
+        "local_service_timeout",
+        "The local service did not answer in time",
+        (f"The local service{_at(address)} has taken the request, but did not answer within {seconds:g} seconds.",),
+    )
+
+
+def bad_response(address: str, error: str) -> Page:
+    """The local service at *address* (empty when the client did not tell it) gave an answer that nobody may see."""
+    return Page(
+        502,
+        "bad_response",
+        "The local service's answer is no proper HTTP",
+        (f"The answer of the local service{_at(address)} was not passed on: {_shown(error)}.",),
+    )
+
+
+def empty_reply(address: str = "") -> Page:
     """The tunnel's client ended the visitor's stream without a byte of an answer."""
-    return page(
+    return Page(
         502,
         "empty_reply",
         "The local service sent no answer",
-        "The request went through the tunnel, but its far side closed the connection without answering.",
-        "If the tunnel is yours, see what its client and the local service have logged. A service that speaks HTTPS "
-        "closes such connections, too.",
-        is_head=is_head,
+        (
+            f"The request went through the tunnel, but the local service{_at(address)} closed the connection without "
+            "answering.",
+            "If the tunnel is yours, see what its client and the local service have logged. A service that speaks "
+            "HTTPS closes such connections, too.",
+        ),
     )
 
 
-def tunnel_lost(*, is_head: bool = False) -> bytes:
+def tunnel_lost() -> Page:
     """The tunnel's client went away while the visitor was being served."""
-    return page(
+    return Page(
         502,
         "tunnel_closed",
         "The tunnel has closed",
-        "The tunnel's client went away before it could answer this request.",
-        "It may be about to reconnect: try again in a moment.",
-        is_head=is_head,
+        (
+            "The tunnel's client went away before it could answer this request.",
+            "It may be about to reconnect: try again in a moment.",
+        ),
+        RETRY_AFTER,
     )
 
 
-def bad_request(error: BadRequest, *, is_head: bool = False) -> bytes:
+def bad_request(error: BadRequest) -> Page:
     """The request was refused with *error*, whose text is shown."""
-    phrase = HTTPStatus(error.status).phrase
     reason = _shown(str(error))
     detail = f"{reason[:1].upper()}{reason[1:]}."
-    return page(error.status, "bad_request", phrase, "This request was not passed on.", detail, is_head=is_head)
+    return Page(
+        error.status, "bad_request", HTTPStatus(error.status).phrase, ("This request was not passed on.", detail)
+    )
 
 
-def busy(*, is_head: bool = False) -> bytes:
-    """The server, or the tunnel, has as many visitors as it will take."""
-    return page(
+def request_timeout(what: str, seconds: float) -> Page:
+    """The visitor was too slow with *what* of its request."""
+    return Page(
+        408,
+        "request_timeout",
+        "The request took too long",
+        (f"The request's {what} did not arrive within {seconds:g} seconds.",),
+    )
+
+
+def busy() -> Page:
+    """The tunnel has as many visitors as it will take."""
+    return Page(
         503,
         "busy",
         "Too many visitors at the moment",
-        "This tunnel has as many open connections as it will take.",
-        f"Try again in {RETRY_AFTER} seconds.",
-        is_head=is_head,
-        retry_after=RETRY_AFTER,
+        ("This tunnel has as many open connections as it will take.", f"Try again in {RETRY_AFTER} seconds."),
+        RETRY_AFTER,
     )
+
+
+def server_full() -> Page:
+    """The server has as many connections as it will take."""
+    return Page(
+        503,
+        "server_full",
+        "Too many visitors at the moment",
+        ("This server has as many open connections as it will take.", f"Try again in {RETRY_AFTER} seconds."),
+        RETRY_AFTER,
+    )
+
+
+def _at(address: str) -> str:
+    return f" at {_shown(address)}" if address else ""
 
 
 def _shown(text: str) -> str:

@@ -5,6 +5,7 @@ from .channel import ControlChannel
 from .errors import SessionClosed, StreamReset
 from .opening import open_board_session, open_session
 from .patch import Patch, PatchOwner, Tap
+from .serving import serve_streams
 from .session import Opener, Session
 from .splice import splice
 from .statistics import SessionStatistics, StreamStatistics
@@ -25,5 +26,6 @@ __all__ = [
     "Tap",
     "open_board_session",
     "open_session",
+    "serve_streams",
     "splice",
 ]

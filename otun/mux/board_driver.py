@@ -157,7 +157,7 @@ class BoardDriver(Endpoint):
                 if sent:
                     output[position] = memoryview(output[position])[sent:]
         except BlockingIOError:
-            pass
+            self.board.filled(self.sock)
         except OSError as error:
             self.broken(error)
         self._output = output[position:]
@@ -221,4 +221,5 @@ def _tune(sock: socket.socket) -> None:
     sock.setblocking(False)
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_LIMIT)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_LIMIT)

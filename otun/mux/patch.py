@@ -8,7 +8,7 @@ import logging
 import socket
 from collections.abc import Callable
 from functools import wraps
-from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
+from typing import ClassVar, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from ..switchboard import Endpoint, LingeringClose, Switchboard
 from ..switchboard.board import BYTES_PER_CALL
@@ -29,6 +29,9 @@ class Tap(Protocol):
 
     def from_socket(self, data: bytes, now: float) -> None:
         """*data* came from the socket."""
+
+    def failed(self, problem: str) -> None:
+        """The socket's side has failed; *problem* says how."""
 
     def ended(self, now: float) -> None:
         """Nothing more will come."""
@@ -64,10 +67,22 @@ class Patch(Endpoint):
     """The socket's member of the board and the stream's handler in one: a visitor costs no task, and few bytes.
 
     `attach` must follow at once.  A reset of the stream resets the socket and the other way round: what was cut short
-    looks cut short on the far side, too.
+    looks cut short on the far side, too.  *reset_code* tells the stream's other end that it was the socket that failed.
     """
 
-    __slots__ = ("_has_lost_stream", "_has_read_all", "_moved", "_owner", "_stream", "_tap", "_unread", "has_received")
+    reset_code: ClassVar[int] = 0
+
+    __slots__ = (
+        "_has_lost_stream",
+        "_has_read_all",
+        "_moved",
+        "_own",
+        "_owner",
+        "_stream",
+        "_tap",
+        "_unread",
+        "has_received",
+    )
 
     def __init__(
         self,
@@ -87,11 +102,23 @@ class Patch(Endpoint):
         self._has_read_all = False
         self._has_lost_stream = False  # It was whole, but the socket does not have everything yet.
         self._moved = 0  # Bytes, since the deadline was last looked at.
+        self._own = 0  # Bytes at the beginning of `unsent` that have not come from the stream.
         self.has_received: bool = False
 
     def attach(self, stream: YamuxStream) -> None:
         """Name the other end.  The caller sees to it that the stream's handler is this patch."""
         self._stream = stream
+
+    def send_first(self, data: bytes) -> None:
+        """Send bytes of our own before anything that comes from the stream."""
+        self._own += len(data) - self.send(data)
+
+    def take_over(self, other: Endpoint) -> None:
+        """Go on for another owner of the same socket, which leaves with this call, with what it has not sent yet."""
+        self.has_more, self.has_hung_up = other.has_more, other.has_hung_up
+        self.unsent, other.unsent = other.unsent, None
+        self._own = len(self.unsent or b"")
+        self.board.replace(self.sock, self)
 
     # Socket to stream
 
@@ -155,6 +182,10 @@ class Patch(Endpoint):
     def drained(self, size: int) -> None:
         """What was kept has left."""
         self._moved += size
+        if self._own:
+            own = min(self._own, size)
+            self._own -= own
+            size -= own
         self._stream.consume(size)
         if self._has_lost_stream:
             self.board.set_deadline(self, LINGER_TIMEOUT)
@@ -226,7 +257,7 @@ class Patch(Endpoint):
         if not self.is_connecting and self.has_more and not self._has_read_all and not self._stream.is_over:
             self.has_more = False
             self._move_rest()
-        self._stream.reset()
+        self._stream.reset(self.reset_code)
         self.close()
 
     def _move_rest(self) -> None:

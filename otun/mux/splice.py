@@ -1,4 +1,4 @@
-"""Two Trio streams joined by two tasks: what a `Patch` does, for streams of any kind and on any system."""
+"""Two Trio streams joined by two tasks: what a `Patch` does, for streams of any kind."""
 
 from typing import Final
 

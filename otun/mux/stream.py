@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ..addresses import TcpAddress
 from ..yamux import StreamState, YamuxConnection, YamuxStream
 from .errors import SessionClosed, StreamReset
 
@@ -17,6 +18,8 @@ class Stream(trio.abc.HalfCloseableStream):
     """One stream of a `Session`: bytes in both directions, each with its own window and its own end.
 
     At most one task may send and one receive at a time; another one gets `trio.BusyResourceError`.
+
+    *visitor* is the address of the visitor whose stream it is, where a tunnel's server tells it.
     """
 
     # Idle streams must be small: no instance dictionary, no buffer and no waiting room before they are needed.
@@ -30,6 +33,7 @@ class Stream(trio.abc.HalfCloseableStream):
         "_session",
         "_unread",
         "_writer",
+        "visitor",
     )
 
     def __init__(self, session: "Session") -> None:
@@ -42,6 +46,7 @@ class Stream(trio.abc.HalfCloseableStream):
         self._error: StreamReset | SessionClosed | None = None
         self._reader: trio.lowlevel.Task | None = None
         self._writer: trio.lowlevel.Task | None = None
+        self.visitor: TcpAddress | None = None
 
     @classmethod
     def opened_by_us(cls, session: "Session", connection: YamuxConnection) -> "Stream":

@@ -1,6 +1,6 @@
 """What runs on the public machine."""
 
 from .server import Server, serve
-from .settings import ServerSettings
+from .settings import HttpTimeouts, ServerSettings
 
-__all__ = ["Server", "ServerSettings", "serve"]
+__all__ = ["HttpTimeouts", "Server", "ServerSettings", "serve"]

@@ -1,12 +1,34 @@
 """Who may register what."""
 
 import hmac
+import re
 import secrets
 from collections.abc import Collection, Container
+from typing import Final
 
 from ..control.messages import Error, Register
-from ..control.names import normalize_name, random_name
-from ..errors import InvalidName, OtunError
+from ..control.names import covers, normalize_hostname, normalize_name, random_name
+from ..errors import BadRequest, ConfigurationError, InvalidName, OtunError
+from ..http.forwarding import NO_EDITS, FieldEdits
+from ..http.hosts import parse_authority
+from ..mux import Session
+from .registry import EVERY_PATH, Registration, Registry
+from .settings import ServerSettings
+
+MAX_TUNNELS: Final = 64
+"""Tunnels on one session."""
+
+MAX_ID_LENGTH: Final = 64
+"""Characters of a tunnel's id, which stands at the beginning of each of its streams."""
+
+MAX_HOSTNAMES: Final = 16
+"""Host names of one tunnel."""
+
+MAX_EDITS: Final = 32
+"""Headers that a tunnel may change, in each direction."""
+
+_PATH: Final = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*/?")
+_MAX_PATH_LENGTH: Final = 1024
 
 
 class Refused(OtunError):
@@ -17,20 +39,49 @@ class Refused(OtunError):
         self.answer = answer
 
 
-def admit(request: Register, *, tokens: Collection[str], taken: Container[str]) -> str:
-    """Return the name that the client may have.  Raises `Refused`."""
+def refuse(message: str, code: str, *, retryable: bool = False) -> Refused:
+    """Return the refusal with an answer of these parts."""
+    return Refused(Error(message, code=code, retryable=retryable))
+
+
+def check_token(request: Register, tokens: Collection[str]) -> None:
+    """Raise `Refused` unless the client shows one of *tokens*, if there are any."""
     if tokens and not _is_valid(request.token, tokens):
         needed = "a token is required" if request.token is None else "the token is not valid"
-        raise Refused(Error(f"{needed} on this server", code="bad_token"))
-    if not request.subdomain:  # Go programs send "" for none.
-        return _free_name(taken)
-    try:
-        name = normalize_name(request.subdomain)
-    except InvalidName as error:
-        raise Refused(Error(str(error), code="name_invalid")) from error
-    if name in taken:
-        raise Refused(Error(f"subdomain '{name}' is already in use", code="name_taken", retryable=True))
-    return name
+        raise refuse(f"{needed} on this server", "bad_token")
+
+
+def check_id(request: Register) -> None:
+    """Raise `Refused` unless a stream's header has room for the tunnel's id."""
+    if len(request.id) > MAX_ID_LENGTH:
+        raise refuse(f"a tunnel's id has at most {MAX_ID_LENGTH} characters", "id_invalid")
+
+
+def admit_http(request: Register, session: Session, settings: ServerSettings, registry: Registry) -> Registration:
+    """Return the tunnel that the client may have; it is not open yet.  Raises `Refused`."""
+    name = chosen_name(request) or _free_name(registry)
+    hosts = tuple(_allowed_hostname(text, name, settings, registry) for text in request.hostnames)
+    if len(hosts) > MAX_HOSTNAMES:
+        raise refuse(f"a tunnel has at most {MAX_HOSTNAMES} host names", "hostname_not_allowed")
+    registration = Registration(
+        name,
+        session,
+        hosts=tuple(dict.fromkeys(hosts)),
+        path=_path(request.path),
+        tunnel_id=request.id,
+        owner=request.token if settings.tokens else None,
+        local=request.local,
+        host_header=_host_header(request.host_header),
+        request_edits=_edits(request.request_headers),
+        response_edits=_edits(request.response_headers),
+        has_stream_header=request.stream_header,
+    )
+    rival = registry.rival(registration)
+    if rival is not None:
+        what = f"subdomain '{name}'" if rival == registry.host_of(name) else f"hostname '{rival}'"
+        with_path = "" if registration.path == EVERY_PATH else f" with the path {request.path!r}"
+        raise refuse(f"{what}{with_path} is already in use", "name_taken", retryable=True)
+    return registration
 
 
 def _is_valid(token: str | None, tokens: Collection[str]) -> bool:
@@ -40,7 +91,67 @@ def _is_valid(token: str | None, tokens: Collection[str]) -> bool:
     return any(matches)
 
 
+def chosen_name(request: Register) -> str | None:
+    """Return the name that the client would like, if it does.  Raises `Refused`."""
+    if not request.subdomain:  # Go programs send "" for none.
+        return None
+    try:
+        return normalize_name(request.subdomain)
+    except InvalidName as error:
+        raise refuse(str(error), "name_invalid") from error
+
+
 def _free_name(taken: Container[str]) -> str:
     while (name := random_name(secrets.choice)) in taken:
         pass
     return name
+
+
+def _allowed_hostname(text: str, name: str, settings: ServerSettings, registry: Registry) -> str:
+    try:
+        hostname = normalize_hostname(text)
+    except InvalidName as error:
+        raise refuse(str(error), "hostname_invalid") from error
+    domain = registry.domain
+    own = registry.host_of(name)
+    if hostname == domain or hostname.endswith(f".{domain}"):
+        # Below the domain, names say what belongs to whom.
+        if hostname != own and not hostname.endswith(f".{own}"):
+            raise refuse(
+                f"hostname '{hostname}' is under this server's domain: choose it by the tunnel's name, "
+                f"or one under {own}, such as *.{own}",
+                "hostname_not_allowed",
+            )
+    elif not any(covers(pattern, hostname) for pattern in settings.allow_hostnames):
+        raise refuse(
+            f"hostname '{hostname}' is not allowed on this server; its operator can allow it with --allow-hostname",
+            "hostname_not_allowed",
+        )
+    return hostname
+
+
+def _path(text: str) -> bytes:
+    if len(text) > _MAX_PATH_LENGTH or not _PATH.fullmatch(text):
+        raise refuse("the path is not valid: write one such as /api", "path_invalid")
+    return text.rstrip("/").encode() or EVERY_PATH
+
+
+def _host_header(text: str) -> bytes | None:
+    if not text:
+        return None
+    try:
+        parse_authority(text.encode())
+    except BadRequest as error:
+        raise refuse(f"the Host for the local service is not valid: {error}", "header_invalid") from error
+    return text.encode()
+
+
+def _edits(texts: tuple[str, ...]) -> FieldEdits:
+    if not texts:
+        return NO_EDITS
+    if len(texts) > MAX_EDITS:
+        raise refuse(f"a tunnel changes at most {MAX_EDITS} headers in each direction", "header_invalid")
+    try:
+        return FieldEdits.parse(texts)
+    except ConfigurationError as error:
+        raise refuse(str(error), "header_invalid") from error

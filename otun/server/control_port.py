@@ -3,21 +3,23 @@
 import logging
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 import attrs
 import trio
 
 from ..addresses import TcpAddress
+from ..control.excerpt import excerpt
 from ..control.heartbeat import REGISTRATION_LIMIT, SILENCE_LIMIT, registration_deadline, silence_deadline
-from ..control.messages import Error, Heartbeat, HeartbeatAck, Register, Registered
+from ..control.messages import Error, Heartbeat, HeartbeatAck, Message, Register, Registered
 from ..errors import BadMessage
 from ..mux import ControlChannel, Session, SessionClosed, StreamReset
 from ..yamux import Allowance, SessionLimits, YamuxStream
-from .admission import Refused, admit
-from .registry import Registration, Registry
+from .admission import MAX_TUNNELS, Refused, admit_http, check_id, check_token, chosen_name, refuse
+from .registry import EVERY_PATH, Registration, Registry
 from .settings import ServerSettings
+from .tcp_port import TcpPorts
 from .urls import public_url
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ class ClientAddress:
     reached_host: str
 
     @classmethod
-    def of(cls, sock: socket.socket | trio.socket.SocketType) -> "ClientAddress":
+    def of(cls, sock: socket.socket) -> "ClientAddress":
         """Ask a connected socket.  Raises `OSError` when it is not connected any more."""
         return cls(TcpAddress(*sock.getpeername()[:2]), sock.getsockname()[0])
 
@@ -51,9 +53,10 @@ class ClientAddress:
 class ControlPort:
     """Serves clients, each in a task of whoever calls `serve_client`."""
 
-    def __init__(self, settings: ServerSettings, registry: Registry, *, public_port: int) -> None:
+    def __init__(self, settings: ServerSettings, registry: Registry, tcp_ports: TcpPorts, *, public_port: int) -> None:
         self._settings = settings
         self._registry = registry
+        self._tcp_ports = tcp_ports
         self._public_port = public_port
         self._unregistered = 0
 
@@ -73,7 +76,7 @@ class ControlPort:
                 channel = ControlChannel(await session.accept())
                 session.deliver_to(_refuse_stream)
                 request = await _receive_register(channel)
-            await self._serve_tunnel(session, channel, request, client)
+            await self._serve_tunnels(session, channel, request, client)
         except Refused as refusal:
             assert channel is not None
             logger.warning("client %s: refused: %s", client, refusal)
@@ -94,25 +97,90 @@ class ControlPort:
         finally:
             self._unregistered -= 1
 
-    async def _serve_tunnel(
+    async def _serve_tunnels(
         self, session: Session, channel: ControlChannel, request: Register, client: ClientAddress
     ) -> None:
-        name = admit(request, tokens=self._settings.tokens, taken=self._registry)
+        """Open the client's tunnels, and keep it company until it leaves.
+
+        Raises `Refused` when the first tunnel is refused, or when the client falls silent or breaks a rule.
+        """
+        with ExitStack() as tunnels:
+            ids = {request.id}
+            await channel.send(self._open_tunnel(session, request, client, tunnels))
+            while True:
+                # A client that does not take its answers is as good as silent.
+                with trio.move_on_at(silence_deadline(trio.current_time())) as silence:
+                    message = await _receive(channel)
+                    await channel.send(self._answer(session, message, client, tunnels, ids))
+                if silence.cancelled_caught:
+                    raise refuse(f"no heartbeat for {SILENCE_LIMIT:.0f} seconds", "silent", retryable=True)
+
+    def _answer(
+        self, session: Session, message: Message, client: ClientAddress, tunnels: ExitStack, ids: set[str]
+    ) -> Message:
+        """Return the answer to what a registered client says; *ids* are those of its tunnels.  Raises `Refused`."""
+        if isinstance(message, Heartbeat):
+            return HeartbeatAck()
+        if not isinstance(message, Register) or not message.id or message.id in ids:
+            raise refuse("a registered client sends heartbeats, and further tunnels with new ids", "bad_message")
+        try:
+            if len(ids) >= MAX_TUNNELS:
+                raise refuse(f"a client has at most {MAX_TUNNELS} tunnels here", "too_many_tunnels")
+            answer = self._open_tunnel(session, message, client, tunnels)
+        except Refused as refusal:
+            logger.warning("client %s: a further tunnel was refused: %s", client, refusal)
+            return attrs.evolve(refusal.answer, id=message.id)
+        ids.add(message.id)
+        return answer
+
+    def _open_tunnel(
+        self, session: Session, request: Register, client: ClientAddress, tunnels: ExitStack
+    ) -> Registered:
+        """Open a tunnel until *tunnels* is closed, and return the answer.  Raises `Refused`."""
+        check_token(request, self._settings.tokens)
+        check_id(request)
+        match request.kind:
+            case "http":
+                registration, url = self._open_http(session, request, client, tunnels)
+            case "tcp":
+                registration, url = self._open_tcp(session, request, client, tunnels)
+            case kind:
+                raise refuse(f"this server has no tunnels of the kind {excerpt(kind)}", "kind_unknown")
+        logger.info("client %s: opened tunnel %s at %s", client, registration.name, url)
+        return Registered(url, registration.name, id=request.id, stream_header=request.stream_header)
+
+    def _open_http(
+        self, session: Session, request: Register, client: ClientAddress, tunnels: ExitStack
+    ) -> tuple[Registration, str]:
+        registration = admit_http(request, session, self._settings, self._registry)
+        self._registry.add(registration)
+        tunnels.callback(self._registry.remove, registration)
+        host = next((host for host in registration.hosts if not host.startswith("*.")), None)
         url = public_url(
             self._settings,
-            name,
+            registration.name,
+            host=host,
             client_host=client.peer.host,
             reached_host=client.reached_host,
             public_port=self._public_port,
         )
-        registration = Registration(name, session)
-        self._registry.add(registration)
-        try:
-            await channel.send(Registered(url=url, subdomain=name))
-            logger.info("client %s: opened tunnel %s at %s", client, name, url)
-            await _answer_heartbeats(channel)
-        finally:
-            self._registry.remove(registration)
+        return registration, url + ("" if registration.path == EVERY_PATH else registration.path.decode())
+
+    def _open_tcp(
+        self, session: Session, request: Register, client: ClientAddress, tunnels: ExitStack
+    ) -> tuple[Registration, str]:
+        name = chosen_name(request)
+        registration = Registration(
+            name or "tcp",
+            session,
+            tunnel_id=request.id,
+            local=request.local,
+            has_stream_header=request.stream_header,
+        )
+        tunnel = self._tcp_ports.open(registration, request.remote_port)
+        tunnels.callback(tunnel.close)
+        registration.name = name or f"tcp-{tunnel.port}"
+        return registration, f"tcp://{TcpAddress(self._settings.domain or client.reached_host, tunnel.port)}"
 
 
 def _refuse_stream(stream: YamuxStream) -> None:
@@ -122,12 +190,9 @@ def _refuse_stream(stream: YamuxStream) -> None:
 
 async def _receive_register(channel: ControlChannel) -> Register:
     """Return the registration.  Raises `Refused` when the first message is another one, or bad."""
-    try:
-        message = await channel.receive()
-    except BadMessage as error:
-        raise Refused(Error(str(error), code="bad_message")) from error
+    message = await _receive(channel)
     if not isinstance(message, Register):
-        raise Refused(Error("the first message must be a registration", code="bad_message"))
+        raise refuse("the first message must be a registration", "bad_message")
     return message
 
 
@@ -136,16 +201,9 @@ async def _say_farewell(channel: ControlChannel, answer: Error) -> None:
         await channel.send(answer)
 
 
-async def _answer_heartbeats(channel: ControlChannel) -> None:
-    """Keep the client company until it leaves.  Raises `Refused` when it falls silent or says something else."""
-    while True:
-        with trio.move_on_at(silence_deadline(trio.current_time())) as silence:
-            try:
-                message = await channel.receive()
-            except BadMessage as error:
-                raise Refused(Error(str(error), code="bad_message")) from error
-            if not isinstance(message, Heartbeat):
-                raise Refused(Error("a registered client sends heartbeats only", code="bad_message"))
-            await channel.send(HeartbeatAck())
-        if silence.cancelled_caught:
-            raise Refused(Error(f"no heartbeat for {SILENCE_LIMIT:.0f} seconds", code="silent", retryable=True))
+async def _receive(channel: ControlChannel) -> Message:
+    """Return the client's next message.  Raises `Refused` when it says what nobody understands."""
+    try:
+        return await channel.receive()
+    except BadMessage as error:
+        raise refuse(str(error), "bad_message") from error

@@ -21,7 +21,7 @@ async def open_listening_sockets(address: TcpAddress) -> list[socket.socket]:
     addresses = await _resolve(address)
     for attempt in range(_PORT_ATTEMPTS):
         try:
-            return _listen_on_all(addresses, address.port)
+            return listen_on_all(addresses, address.port)
         except OSError as error:
             is_unlucky = address.port == 0 and error.errno == errno.EADDRINUSE
             if not is_unlucky or attempt == _PORT_ATTEMPTS - 1:
@@ -57,7 +57,8 @@ def _has_ipv6() -> bool:
     return True
 
 
-def _listen_on_all(addresses: list[tuple[socket.AddressFamily, str]], port: int) -> list[socket.socket]:
+def listen_on_all(addresses: list[tuple[socket.AddressFamily, str]], port: int) -> list[socket.socket]:
+    """Listen on *port* of every address; port 0 is a free one, the same for all.  Raises `OSError`."""
     sockets: list[socket.socket] = []
     try:
         for family, host in addresses:

@@ -1,49 +1,131 @@
-"""Which tunnel belongs to which session, and which one a visitor's host means."""
+"""Which tunnels are open, and which one a visitor's request means."""
+
+from typing import Final
 
 import attrs
 
+from ..http.forwarding import NO_EDITS, FieldEdits
 from ..mux import Session
 
+EVERY_PATH: Final = b"/"
 
-@attrs.frozen(eq=False)
+
+@attrs.define(eq=False)
 class Registration:
-    """A tunnel: a name, and the session of the client that answers for it."""
+    """A tunnel: what leads to it, the session of the client that answers for it, and what its owner asked for.
+
+    *hosts* are whole host names, or wildcards (`*.app.example.org`); *path* is the beginning of the paths that are for
+    it, without a slash at its end.  *tunnel_id* is the client's own name for it, and *local* the address of its local
+    service, for people; both may be empty.  *streams* counts those that are open.
+    """
 
     name: str
     session: Session
+    hosts: tuple[str, ...] = ()
+    path: bytes = EVERY_PATH
+    tunnel_id: str = ""
+    owner: str | None = attrs.field(default=None, repr=False)
+    local: str = ""
+    host_header: bytes | None = None
+    request_edits: FieldEdits = NO_EDITS
+    response_edits: FieldEdits = NO_EDITS
+    has_stream_header: bool = False
+    streams: int = 0
+
+    def serves(self, path: bytes) -> bool:
+        """Whether requests for *path* are for this tunnel: its prefix ends where a segment of *path* does."""
+        prefix = self.path
+        if prefix == EVERY_PATH:
+            return True
+        return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in (b"", b"/", b"?")
+
+    def is_kin_of(self, other: "Registration") -> bool:
+        """Whether both belong to the same client, or to clients who have shown the same token."""
+        return self.session is other.session or (self.owner is not None and self.owner == other.owner)
 
 
 class Registry:
-    """The tunnels that are open on a server."""
+    """The HTTP tunnels that are open on a server."""
 
     def __init__(self, domain: str | None) -> None:
-        self._suffix = f".{domain or 'localhost'}"
+        self.domain: str = domain or "localhost"
+        self._suffix = f".{self.domain}"
         self._has_domain = domain is not None
-        self._tunnels: dict[str, Registration] = {}
+        self._routes: dict[str, list[Registration]] = {}  # By host; those with the longest path come first.
+        self._has_wildcards = False  # Or had some.
+        self._tunnels: set[Registration] = set()
+        self._names: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._tunnels)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._tunnels
+        return name in self._names
+
+    def host_of(self, name: str) -> str:
+        """Return the host of a tunnel's name."""
+        return f"{name}{self._suffix}"
+
+    def hosts_of(self, registration: Registration) -> tuple[str, ...]:
+        """Return every host that leads to *registration*."""
+        return (self.host_of(registration.name), *registration.hosts)
+
+    def rival(self, registration: Registration) -> str | None:
+        """Return the host, if any, that cannot be shared with who has it: the same path, or another owner."""
+        for host in self.hosts_of(registration):
+            for other in self._routes.get(host, ()):
+                if other.path == registration.path or not other.is_kin_of(registration):
+                    return host
+        return None
 
     def add(self, registration: Registration) -> None:
-        """Open a tunnel; its name must be free."""
-        assert registration.name not in self._tunnels
-        self._tunnels[registration.name] = registration
+        """Open a tunnel; it must have no rival."""
+        assert self.rival(registration) is None
+        for host in self.hosts_of(registration):
+            routes = self._routes.setdefault(host, [])
+            routes.append(registration)
+            routes.sort(key=lambda route: len(route.path) if route.path != EVERY_PATH else 0, reverse=True)
+        self._has_wildcards = self._has_wildcards or any(host.startswith("*.") for host in registration.hosts)
+        self._tunnels.add(registration)
+        self._names.add(registration.name)
 
     def remove(self, registration: Registration) -> None:
         """Close the tunnel."""
-        del self._tunnels[registration.name]
+        for host in self.hosts_of(registration):
+            routes = self._routes[host]
+            routes.remove(registration)
+            if not routes:
+                del self._routes[host]
+        self._tunnels.remove(registration)
+        if all(registration.name != other.name for other in self._tunnels):
+            self._names.remove(registration.name)
 
-    def find(self, host: str) -> Registration | None:
-        """Return the tunnel that *host* means: in lower case, without a port.
+    def find(self, host: str, path: bytes = EVERY_PATH) -> Registration | None:
+        """Return the tunnel that *host*, in lower case and without a port, and *path* mean.
 
-        The whole host is compared, never a part of it.  On a server without a domain, a host that names no tunnel means
-        the only one there is.
+        The whole host is compared, never a part of it; else the longest wildcard counts.  On a server without a domain,
+        a host that leads nowhere means the only tunnel there is.
         """
-        if host.endswith(self._suffix):
-            return self._tunnels.get(host.removesuffix(self._suffix))
-        if not self._has_domain and len(self._tunnels) == 1:
-            return next(iter(self._tunnels.values()))
+        routes = self._routes.get(host)
+        if routes is None and self._has_wildcards:
+            routes = self._routes_of_wildcard(host)
+        if routes is not None:
+            for route in routes:
+                if route.serves(path):
+                    return route
+            return None
+        if not self._has_domain and len(self._tunnels) == 1 and not host.endswith(self._suffix):
+            (only,) = self._tunnels
+            return only if only.serves(path) else None
+        return None
+
+    def _routes_of_wildcard(self, host: str) -> list[Registration] | None:
+        if host == self.domain:
+            return None
+        _, dot, rest = host.partition(".")
+        while dot and rest != self.domain:  # A wildcard from outside does not reach into it.
+            routes = self._routes.get(f"*.{rest}")
+            if routes is not None:
+                return routes
+            _, dot, rest = rest.partition(".")
         return None

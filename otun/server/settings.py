@@ -1,16 +1,25 @@
 """What a server is to do."""
 
 import re
+from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
 import attrs
 
 from ..addresses import TcpAddress
+from ..control.names import normalize_hostname
 from ..errors import ConfigurationError
+from ..http.forwarding import Network
 
 DEFAULT_CONTROL: Final = TcpAddress("", 4443)
 DEFAULT_PUBLIC: Final = TcpAddress("", 8080)
+
+DEFAULT_MAX_CONNECTIONS: Final = 20_000
+"""Visitors' connections at a time: each may hold 32 KiB of an unfinished head."""
+
+DEFAULT_MAX_STREAMS: Final = 10_000
+"""Visitors' streams to one tunnel at a time: each is a connection to its local service."""
 
 _DOMAIN: Final = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*"
@@ -24,6 +33,10 @@ def _normalize_domain(text: str | None) -> str | None:
     if not (text.isascii() and _DOMAIN.fullmatch(domain)):
         raise ConfigurationError(f"{text!r} is no domain name; write one such as tunnel.example.org")
     return domain
+
+
+def _normalize_patterns(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(map(normalize_hostname, texts))
 
 
 def _normalize_url(text: str | None) -> str | None:
@@ -43,6 +56,21 @@ def _normalize_url(text: str | None) -> str | None:
 
 
 @attrs.frozen(kw_only=True)
+class HttpTimeouts:
+    """Seconds for each phase of a visitor's HTTP connection.
+
+    *head*: from a request's first byte to its last field.  *idle*: between two requests.  *body*: without a byte of a
+    body moving, in either direction; an event stream (`text/event-stream`) may be silent for longer.  *response*: from
+    the request's end to the response's head.
+    """
+
+    head: float = 10
+    idle: float = 75
+    body: float = 60
+    response: float = 300
+
+
+@attrs.frozen(kw_only=True)
 class ServerSettings:
     """Where the server listens, and whom it serves.
 
@@ -52,6 +80,11 @@ class ServerSettings:
     what the server would work out; `{name}` in it stands for the tunnel's name.  With *tokens*, a client must present
     one of them.
 
+    *allow_hostnames* are the names that clients may choose outside the domain: `shop.example.org`, or
+    `*.example.org` for all below it.  *tcp_ports* are those that raw TCP tunnels may have.  Visitors from
+    *trusted_proxies* are believed what they say of whom they speak for: in `X-Forwarded-*` and `Forwarded`, and in a
+    PROXY header.  *max_connections* bounds the visitors at a time, *max_streams* those of one tunnel.
+
     Raises `ConfigurationError` for a domain or URL that is none, and for a URL with other braces.
     """
 
@@ -60,3 +93,9 @@ class ServerSettings:
     domain: str | None = attrs.field(default=None, converter=_normalize_domain)
     public_url: str | None = attrs.field(default=None, converter=_normalize_url)
     tokens: frozenset[str] = attrs.field(default=frozenset(), repr=False)
+    allow_hostnames: tuple[str, ...] = attrs.field(default=(), converter=_normalize_patterns)
+    tcp_ports: tuple[range, ...] = ()
+    trusted_proxies: tuple[Network, ...] = ()
+    timeouts: HttpTimeouts = HttpTimeouts()
+    max_connections: int = DEFAULT_MAX_CONNECTIONS
+    max_streams: int = DEFAULT_MAX_STREAMS

@@ -6,15 +6,25 @@ from ..addresses import TcpAddress
 from .settings import ServerSettings
 
 
-def public_url(settings: ServerSettings, name: str, *, client_host: str, reached_host: str, public_port: int) -> str:
-    """Return where visitors find the tunnel *name*.
+def public_url(
+    settings: ServerSettings,
+    name: str,
+    *,
+    client_host: str,
+    reached_host: str,
+    public_port: int,
+    host: str | None = None,
+) -> str:
+    """Return where visitors find the tunnel *name*, which may have a *host* name of its own.
 
     *client_host* is the client's address and *reached_host* the one of ours that it connected to: a client on the same
     machine is given a name under `localhost`, and another one the address that has worked for it.
     """
-    if settings.public_url is not None:
+    if host is not None:
+        pass
+    elif settings.public_url is not None:
         return settings.public_url.replace("{name}", name)
-    if settings.domain is not None:
+    elif settings.domain is not None:
         host = f"{name}.{settings.domain}"
     elif ip_address(client_host.partition("%")[0]).is_loopback:
         host = f"{name}.localhost"

@@ -1,15 +1,20 @@
-"""The data plane's engine: one epoll, one Trio task, plain calls (Linux).  It knows sockets, and nothing of yamux."""
+"""The data plane's engine: plain calls in one Trio task, on epoll where there is one.
 
-from .board import HAS_SWITCHBOARD, Member, Switchboard, open_switchboard
+It knows sockets, and nothing of yamux.
+"""
+
+from .board import Member, Switchboard
 from .endpoint import Endpoint, LingeringClose, abort_socket, unsent_bytes
 from .listener import Listener
+from .opening import open_switchboard
+from .phases import PhasedEndpoint
 
 __all__ = [
-    "HAS_SWITCHBOARD",
     "Endpoint",
     "LingeringClose",
     "Listener",
     "Member",
+    "PhasedEndpoint",
     "Switchboard",
     "abort_socket",
     "open_switchboard",

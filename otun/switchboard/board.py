@@ -1,25 +1,17 @@
-"""The switchboard: it waits for sockets, and calls the members that own them."""
+"""The switchboard: it calls the members that own sockets.  How it waits for those is its kinds' concern."""
 
 import logging
-import select
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import partial
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 import trio
 
-from ..background import open_background
 from .deadlines import TICK, DeadlineWheel
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-HAS_SWITCHBOARD: Final = hasattr(select, "epoll")
-"""Whether this system has epoll.  Elsewhere tasks move the bytes."""
-
-MAX_EVENTS: Final = 128
-"""Events taken from the kernel at once, so that a batch has an end."""
 
 CHECKPOINT_INTERVAL: Final = 0.005
 """Seconds after which Trio's other tasks get their turn: a checkpoint costs as much as several events."""
@@ -30,12 +22,16 @@ BYTES_PER_CALL: Final = 1024 * 1024
 SECONDS_PER_CALL: Final = 0.003
 """Time that a member may take for one call, likewise: small pieces take far longer than large ones."""
 
-if HAS_SWITCHBOARD:
-    READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-    HUNG_UP: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-    FAILED: Final = select.EPOLLERR
-    WRITABLE: Final = select.EPOLLOUT
-    _INTEREST: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLOUT | select.EPOLLET
+# What `Member.ready` is told.  The bits are those of Linux's epoll, so that its events need no translating.
+_IN, _OUT, _ERR, _HUP, _RDHUP = 0x1, 0x4, 0x8, 0x10, 0x2000
+READABLE: Final = _IN | _RDHUP | _HUP | _ERR
+HUNG_UP: Final = _RDHUP | _HUP | _ERR
+FAILED: Final = _ERR
+WRITABLE: Final = _OUT
+
+
+LARGEST_BLOCK: Final = 1024 * 1024
+"""Bytes in a block of memory that is larger than any buffer."""
 
 
 class Member(Protocol):
@@ -46,7 +42,8 @@ class Member(Protocol):
     def ready(self, events: int) -> None:
         """The socket has become readable, writable or broken.
 
-        Edge-triggered: whoever stops before the socket says EAGAIN remembers that there may be more.
+        Edge-triggered: whoever stops before the socket says EAGAIN remembers that there may be more, and whoever hears
+        EAGAIN tells the board: `Switchboard.emptied` when reading, `Switchboard.filled` when writing.
         """
 
     def flush(self) -> None:
@@ -59,12 +56,17 @@ class Member(Protocol):
         """Close everything at once and take the socket off the board: the board ends, or one of the calls failed."""
 
 
-class Switchboard:
-    """One epoll and the members whose sockets are on it.  Made by `open_switchboard`."""
+class Switchboard(ABC):
+    """The members whose sockets are on the board, and whose turn it is.  Made by `open_switchboard`."""
+
+    is_level_triggered: ClassVar[bool]
+    """Whether the board can only look whether there is something to read, and so must know who has read everything.
+
+    Then nobody may take a short read for the last one: `Endpoint.receive` does not.
+    """
 
     def __init__(self) -> None:
         self._now = trio.current_time()
-        self._epoll = select.epoll()
         self._members: dict[int, Member] = {}
         self._again: dict[Member, None] = {}
         self._to_flush: list[Member] = []
@@ -73,9 +75,15 @@ class Switchboard:
         self._wheel: DeadlineWheel[Member] = DeadlineWheel()
         self._has_deadlines = trio.Event()
         self._token = trio.lowlevel.current_trio_token()
+        # Buffers for reads are large, and soon cut to size.  glibc would map and unmap each of them, which costs more
+        # than the read (15 us a request), had it not seen that such blocks come and go (mallopt(3), M_MMAP_THRESHOLD).
+        bytes(LARGEST_BLOCK)
 
     def __repr__(self) -> str:
-        return f"<Switchboard members={len(self._members)}>"
+        return f"<{type(self).__name__} members={len(self._members)}>"
+
+    def __len__(self) -> int:
+        return len(self._members)
 
     # For members
 
@@ -84,11 +92,20 @@ class Switchboard:
         """Trio's time: in a batch, when it began."""
         return self._now if self._is_in_batch else trio.current_time()
 
-    def add(self, sock: socket.socket, member: Member) -> None:
-        """Put a non-blocking socket on the board; *member* is called from now on."""
-        descriptor = sock.fileno()
-        self._epoll.register(descriptor, _INTEREST)
-        self._members[descriptor] = member
+    @abstractmethod
+    def add(self, sock: socket.socket, member: Member, *, is_listening: bool = False) -> None:
+        """Put a non-blocking socket on the board; *member* is called from now on.
+
+        A socket that *is_listening* never becomes writable.
+        """
+
+    @abstractmethod
+    def emptied(self, sock: socket.socket) -> None:
+        """Reading *sock* has met EAGAIN: call its member when there is something again."""
+
+    @abstractmethod
+    def filled(self, sock: socket.socket) -> None:
+        """*sock* did not take all that was to be sent: call its member when there is room again."""
 
     def replace(self, sock: socket.socket, member: Member) -> None:
         """Hand the socket over to another member.  No event is lost if that one looks for what is there already."""
@@ -132,15 +149,28 @@ class Switchboard:
 
     # The board's own tasks
 
+    def start(self, background: trio.Nursery) -> None:
+        """Begin, in *background*."""
+        background.start_soon(self._run)
+        background.start_soon(self._turn_wheel)
+
+    @abstractmethod
+    def _poller(self) -> Callable[[], list[tuple[int, int]]]:
+        """Return the call that takes some of the events that are there: descriptors, and what `ready` is told."""
+
+    @abstractmethod
+    async def _wait_for_events(self) -> None:
+        """Wait until there is one."""
+
     @trio.lowlevel.enable_ki_protection
-    async def run(self) -> None:
+    async def _run(self) -> None:
         """Move bytes until cancelled."""
-        poll, descriptor = self._epoll.poll, self._epoll.fileno()
+        poll = self._poller()
         turn_ends = 0.0
         while True:
-            events = poll(0, MAX_EVENTS)
+            events = poll()
             if not events and not self._again:
-                await trio.lowlevel.wait_readable(descriptor)
+                await self._wait_for_events()
                 turn_ends = trio.current_time() + CHECKPOINT_INTERVAL
                 continue
             self._run_batch(events)
@@ -149,7 +179,7 @@ class Switchboard:
                 turn_ends = trio.current_time() + CHECKPOINT_INTERVAL
 
     @trio.lowlevel.enable_ki_protection
-    async def turn_wheel(self) -> None:
+    async def _turn_wheel(self) -> None:
         """Call the members whose deadlines pass, until cancelled."""
         while True:
             await self._has_deadlines.wait()
@@ -163,14 +193,13 @@ class Switchboard:
                 self._has_deadlines = trio.Event()
 
     def end(self) -> None:
-        """Abort all members and close the epoll."""
+        """Abort all members."""
         self._begin_batch()
         for member in list(self._members.values()):
             self._call(member, member.abort)
         self._again.clear()
         self._end_batch()
         self._members.clear()
-        self._epoll.close()
 
     # Batches: while one runs, flushing and closing are put off to its end.
 
@@ -208,7 +237,7 @@ class Switchboard:
                 sock.close()
 
     def _wake_if_needed(self) -> None:
-        """See that another batch follows when a member asked for it while `run` was waiting for sockets."""
+        """See that another batch follows when a member asked for it while `_run` was waiting for sockets."""
         if self._again:
             self._token.run_sync_soon(self._run_batch_of_waiting, idempotent=True)
 
@@ -229,16 +258,3 @@ class Switchboard:
             member.abort()
         except Exception:
             logger.exception("%r could not even be closed", member)
-
-
-@asynccontextmanager
-async def open_switchboard() -> AsyncIterator[Switchboard]:
-    """Give a switchboard that runs until the body ends; then every socket that is still on it is closed."""
-    board = Switchboard()
-    try:
-        async with open_background() as background:
-            background.start_soon(board.run)
-            background.start_soon(board.turn_wheel)
-            yield board
-    finally:
-        board.end()

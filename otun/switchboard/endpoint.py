@@ -5,6 +5,7 @@ import os
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -75,7 +76,8 @@ class Endpoint:
         self.is_ending: bool = False  # Writing is to be shut down once everything has left …
         self.is_finished: bool = False  # … and has been.
         self.has_more: bool = True  # The socket may have bytes that no event will announce again.
-        self.has_hung_up: bool = False  # The other side has finished: read on until it shows.
+        # The other side has finished, or the board cannot tell whether it has: read on until it shows, or EAGAIN.
+        self.has_hung_up: bool = board.is_level_triggered
 
     def __repr__(self) -> str:
         state = "closed" if self.is_closed else "connecting" if self.is_connecting else "open"
@@ -142,9 +144,7 @@ class Endpoint:
         if code:
             self.broken(os_error(code))
             return False
-        if not events & WRITABLE:
-            return False
-        self.is_connecting = False
+        self.is_connecting = False  # Nothing happens to a socket before it has connected, or failed to.
         self.connected()
         return not self.is_closed
 
@@ -156,6 +156,7 @@ class Endpoint:
             data = self.sock.recv(limit)
         except BlockingIOError:
             self.has_more = False
+            self.board.emptied(self.sock)
             return None
         except OSError as error:
             self.broken(error)
@@ -177,6 +178,7 @@ class Endpoint:
                 return 0
             if sent == len(data):
                 return sent
+            self.board.filled(self.sock)
         if self.unsent is None:
             self.unsent = bytearray()
         self.unsent += data[sent:]
@@ -196,6 +198,7 @@ class Endpoint:
                 with memoryview(unsent) as view:
                     sent = self.sock.send(view)
             except BlockingIOError:
+                self.board.filled(self.sock)
                 break
             except OSError as error:
                 self.broken(error)
@@ -234,15 +237,29 @@ class Endpoint:
 class LingeringClose(Endpoint):
     """Takes a socket over, sends some last bytes, and reads what still comes, unseen, until the other side closes.
 
+    The socket is on the board, unless it *is_new*.  *on_close* is called when it has been closed.
+
     Closing at once would send RST if anything was unread, and the other side's system then throws away what it has
     received but not shown yet: the last bytes would be lost.
     """
 
-    __slots__ = ()
+    __slots__ = ("_on_close",)
 
-    def __init__(self, board: Switchboard, sock: socket.socket, last_bytes: bytes) -> None:
+    def __init__(
+        self,
+        board: Switchboard,
+        sock: socket.socket,
+        last_bytes: bytes,
+        *,
+        is_new: bool = False,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
         super().__init__(board, sock)
-        board.replace(sock, self)
+        self._on_close = on_close
+        if is_new:
+            board.add(sock, self)
+        else:
+            board.replace(sock, self)
         board.set_deadline(self, LINGER_TIMEOUT)
         if last_bytes:
             self.send(last_bytes)
@@ -271,3 +288,10 @@ class LingeringClose(Endpoint):
     def broken(self, error: OSError) -> None:
         """The other side has gone."""
         self.close()
+
+    def close(self, *, with_reset: bool = False) -> None:
+        """Close, and say so."""
+        if not self.is_closed:
+            super().close(with_reset=with_reset)
+            if self._on_close is not None:
+                self._on_close()

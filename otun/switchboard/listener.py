@@ -23,10 +23,10 @@ _BROKEN_CONNECTION: Final = {
     errno.ENETUNREACH,
     errno.EHOSTDOWN,
     errno.EHOSTUNREACH,
-    errno.ENONET,
     errno.ENOPROTOOPT,
     errno.EOPNOTSUPP,
     errno.ETIMEDOUT,
+    getattr(errno, "ENONET", errno.ENETDOWN),  # Linux
 }
 """One connection broke before it was accepted; the others are sound (accept(2), "Error handling")."""
 
@@ -41,7 +41,7 @@ class Listener:
         self._accepted = accepted
         self._is_failing = False
         sock.setblocking(False)
-        board.add(sock, self)
+        board.add(sock, self, is_listening=True)
 
     def __repr__(self) -> str:
         return f"<Listener {self._sock.fileno()}>"
@@ -52,6 +52,7 @@ class Listener:
             try:
                 sock, _address = self._sock.accept()
             except BlockingIOError:
+                self._board.emptied(self._sock)
                 return
             except OSError as error:
                 if error.errno in _BROKEN_CONNECTION:

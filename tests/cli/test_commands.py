@@ -1,8 +1,10 @@
-"""The commands in this process, with the library's `serve` and `forward` replaced by what the test needs."""
+"""The commands in this process, with the library's `serve` and `open_tunnels` replaced by what the test needs."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
@@ -12,6 +14,7 @@ from otun.addresses import LocalAddress, TcpAddress, UnixAddress
 from otun.cli import main
 from otun.cli.client import describe_tunnel
 from otun.cli.server import describe_client, is_open_to_others
+from otun.client import TunnelSettings
 from otun.errors import InvalidName, ListenError, RegistrationRefused, ServerUnreachable
 from otun.mux.errors import SessionClosed
 from otun.server import ServerSettings
@@ -33,26 +36,50 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[ServerSettings]:
     return seen
 
 
-@pytest.fixture
-def forwarded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TcpAddress, LocalAddress, str | None, str | None]]:
-    """The arguments that `forward` was called with; it then fails, which ends the command."""
-    seen: list[tuple[TcpAddress, LocalAddress, str | None, str | None]] = []
+Call = tuple[TcpAddress, LocalAddress, str | None, str | None]
 
-    async def forward(
-        server: TcpAddress,
-        local: LocalAddress,
-        *,
-        name: str | None = None,
-        token: str | None = None,
-        on_exchange: Callable[..., None] | None = None,
-        task_status: object = None,
+
+@attrs.frozen
+class FailingTunnel:
+    """A tunnel that takes note of what it is to forward, and then fails, which ends the command."""
+
+    server: TcpAddress
+    settings: TunnelSettings
+    token: str | None
+    seen: list[Call]
+    error: Exception
+    url: str = "http://app.example"
+
+    async def forward_to(
+        self, local: LocalAddress, *, proxy_protocol: bool, on_exchange: Callable[..., None] | None
     ) -> None:
-        seen.append((server, local, name, token))
+        assert self.settings.local == str(local)
+        self.seen.append((self.server, local, self.settings.name, self.token))
         await trio.lowlevel.checkpoint()
-        raise ServerUnreachable("cannot connect")
+        raise self.error
 
-    monkeypatch.setattr(otun.cli.client, "forward", forward)
+
+def make_tunnels_fail(monkeypatch: pytest.MonkeyPatch, error: Exception, *, at_once: bool = False) -> list[Call]:
+    """Have tunnels fail with *error*: when they are opened, or when they forward.  Return what they were to forward."""
+    seen: list[Call] = []
+
+    @asynccontextmanager
+    async def open_tunnels(
+        server: TcpAddress, settings: Sequence[TunnelSettings], *, token: str | None = None
+    ) -> AsyncIterator[tuple[FailingTunnel, ...]]:
+        await trio.lowlevel.checkpoint()
+        if at_once:
+            raise error
+        yield tuple(FailingTunnel(server, each, token, seen, error) for each in settings)
+
+    monkeypatch.setattr(otun.cli.client, "open_tunnels", open_tunnels)
     return seen
+
+
+@pytest.fixture
+def forwarded(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+    """What tunnels were to forward; they fail then, which ends the command."""
+    return make_tunnels_fail(monkeypatch, ServerUnreachable("cannot connect"))
 
 
 def test_server_settings_come_from_flags_environment_and_file(
@@ -104,7 +131,7 @@ def test_an_empty_tokens_file_in_the_state_folder_is_an_error(served: list[Serve
     ],
 )
 @pytest.mark.parametrize("name_flag", ["--name", "--subdomain"])
-def test_client_and_its_short_form_call_forward(
+def test_client_and_its_short_form_open_the_same_tunnel(
     forwarded: list[object], arguments: list[str], local: LocalAddress, name_flag: str
 ) -> None:
     assert main([*arguments, "--server", "example.com", name_flag, "app", "--token", "t"]) == 4
@@ -216,6 +243,7 @@ def test_a_mistyped_command_is_guessed(capsys: pytest.CaptureFixture[str]) -> No
         (InvalidName("no name"), 2),
     ],
 )
+@pytest.mark.parametrize("at_once", [True, False], ids=["opening", "forwarding"])
 @pytest.mark.parametrize("flags", [[], ["-v"]])
 def test_an_end_that_the_library_reports_is_one_line_and_its_code(
     monkeypatch: pytest.MonkeyPatch,
@@ -223,12 +251,9 @@ def test_an_end_that_the_library_reports_is_one_line_and_its_code(
     error: Exception,
     code: int,
     flags: list[str],
+    at_once: bool,
 ) -> None:
-    async def forward(*_: object, **__: object) -> None:
-        await trio.lowlevel.checkpoint()
-        raise error
-
-    monkeypatch.setattr(otun.cli.client, "forward", forward)
+    make_tunnels_fail(monkeypatch, error, at_once=at_once)
     assert main(["http", "1", "--server", "h", *flags]) == code
     assert [line for line in capsys.readouterr().err.splitlines() if "DEBUG" not in line] == [f"otun: {error}"]
 
@@ -252,12 +277,8 @@ def test_a_surprise_shows_its_traceback_only_at_level_debug(
     variable: str,
     shows_traceback: bool,
 ) -> None:
-    async def forward(*_: object, **__: object) -> None:
-        await trio.lowlevel.checkpoint()
-        raise LookupError("surprise")
-
     monkeypatch.setenv("OTUN_LOG_LEVEL", variable)
-    monkeypatch.setattr(otun.cli.client, "forward", forward)
+    make_tunnels_fail(monkeypatch, LookupError("surprise"))
     assert main([*before, "http", "1", "--server", "h", *after]) == 1
     err = capsys.readouterr().err
     assert ("Traceback" in err) == shows_traceback

@@ -46,8 +46,8 @@ def test_an_empty_file_sets_nothing() -> None:
         ("[sever]", "sever: unknown key; did you mean 'server'?"),
         ("[client]\nsrever = 'a'", "client.srever: unknown key; did you mean 'server'?"),
         ("[server]\npublic-url = 'a'", "server.public-url: unknown key; did you mean 'public_url'?"),
-        ("zzz = 1", "zzz: unknown key; expected one of server, client"),
-        ('"a @ b\\n" = 1', "'a @ b\\n': unknown key; expected one of server, client"),
+        ("zzz = 1", "zzz: unknown key; expected one of server, client, tunnel"),
+        ('"a @ b\\n" = 1', "'a @ b\\n': unknown key; expected one of server, client, tunnel"),
     ],
 )
 def test_a_mistake_is_named_with_its_key_and_what_was_expected(text: str, message: str) -> None:

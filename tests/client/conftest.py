@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from otun import TcpAddress, Tunnel, UnixAddress
+from otun import TcpAddress, Tunnel, TunnelSettings, UnixAddress
 from otun.addresses import LocalAddress
+from otun.client.opening import TunnelKind
 
 from ..server.fixtures import (
     StartService,
@@ -15,6 +16,7 @@ from ..server.fixtures import (
     nobody_listens,
     registries,
     server,
+    server_sessions,
     start_server,
     start_service,
 )
@@ -22,7 +24,15 @@ from ..server.harness import RunningServer, make_hung_tests_fail
 from ..server.services import Handler
 from .support import ForwardTo, Names, Place, forward_until_end
 
-__all__ = ["engine", "nobody_listens", "registries", "server", "start_server", "start_service"]
+__all__ = [
+    "engine",
+    "nobody_listens",
+    "registries",
+    "server",
+    "server_sessions",
+    "start_server",
+    "start_service",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,17 +41,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def forward_to(server: RunningServer, nursery: trio.Nursery) -> ForwardTo:
-    """Open the tunnel `app` to a local service's address."""
+    """Open the tunnel `app`, of either *kind*, to a local service's address."""
 
-    async def start(local: TcpAddress | str | int, **options: object) -> Tunnel:
-        return await nursery.start(partial(forward_until_end, server.control, local, name="app", **options))
+    async def start(local: TcpAddress | str | int, *, kind: TunnelKind = "http", **options: object) -> Tunnel:
+        settings = TunnelSettings(name="app", kind=kind)
+        return await nursery.start(partial(forward_until_end, server.control, local, settings=settings, **options))
 
     return start
 
 
 @pytest.fixture
 def tunnel_to(server: RunningServer, start_service: StartService, forward_to: ForwardTo):
-    """Start a service that calls a handler for each connection, and a tunnel to it."""
+    """Start a service that calls a handler for each connection, and a tunnel of either kind to it."""
 
     async def start(handler: Handler, **options: object) -> Place:
         service = await start_service(handler)

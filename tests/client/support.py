@@ -4,14 +4,17 @@ import hashlib
 import random
 import socket
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
-from typing import Final
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Final, get_args
+from urllib.parse import urlsplit
 
 import attrs
+import pytest
 import trio
 
-from otun import SessionClosed, TcpAddress, Tunnel, forward
+from otun import SessionClosed, TcpAddress, Tunnel, TunnelSettings, forward, open_tunnel
 from otun.addresses import LocalAddress
+from otun.client.opening import TunnelKind
 
 from ..server.harness import RunningServer
 from ..server.services import Service
@@ -57,8 +60,28 @@ class Place:
 
     @property
     def public(self) -> TcpAddress:
-        return self.server.public
+        """Where its visitors connect."""
+        return public_address(self.server, self.tunnel)
 
+
+def public_address(server: RunningServer, tunnel: Tunnel) -> TcpAddress:
+    """Where visitors of *tunnel* connect: to the server's public port, or to the one that a TCP tunnel has."""
+    url = urlsplit(tunnel.url)
+    if url.scheme == "http":
+        return server.public
+    assert url.scheme == "tcp"
+    assert url.hostname is not None
+    assert url.port is not None
+    return TcpAddress(url.hostname, url.port)
+
+
+def open_tcp_tunnel(server: RunningServer) -> AbstractAsyncContextManager[Tunnel]:
+    """Open the tunnel `app`, which relays bytes as they are."""
+    return open_tunnel(server.control, TunnelSettings(name="app", kind="tcp"))
+
+
+kinds: Final = pytest.mark.parametrize("kind", get_args(TunnelKind))
+"""For tests of what both kinds of tunnel have in common."""
 
 ForwardTo = Callable[..., Awaitable[Tunnel]]
 

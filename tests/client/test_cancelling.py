@@ -7,11 +7,22 @@ from functools import partial
 import pytest
 import trio
 
-from otun import SessionClosed, Tunnel, forward, open_tunnel
+from otun import SessionClosed, Tunnel, TunnelSettings, forward, open_tunnel
+from otun.client.opening import TunnelKind
 
 from ..server.harness import RunningServer, open_descriptors
-from ..server.services import answer_with_target, answering, receive_all, receive_head, response
-from ..server.visitors import ask, connect, fetch, parse, receive_exactly, receive_until_reset, request
+from ..server.services import Asked, answer_with_target, answering, receive_all, receive_head, response
+from ..server.visitors import (
+    ask,
+    connect,
+    fetch,
+    parse,
+    receive_answer,
+    receive_exactly,
+    receive_until_reset,
+    request,
+)
+from .support import kinds, public_address
 
 
 async def wait_for_descriptors(expected: set[str]) -> None:
@@ -23,7 +34,10 @@ async def wait_for_descriptors(expected: set[str]) -> None:
     assert len(open_descriptors()) == len(expected)
 
 
-async def test_visitors_and_the_service_see_that_they_were_cut_short(server: RunningServer, start_service) -> None:
+@kinds
+async def test_visitors_and_the_service_see_that_they_were_cut_short(
+    server: RunningServer, start_service, kind: TunnelKind
+) -> None:
     async def answer_half(connection: trio.SocketStream) -> None:
         await receive_head(connection)
         await connection.send_all(response(bytes(1000))[:500])
@@ -34,9 +48,10 @@ async def test_visitors_and_the_service_see_that_they_were_cut_short(server: Run
 
     service_has_noticed = trio.Event()
     service = await start_service(answer_half)
+    settings = TunnelSettings(name="app", kind=kind)
     async with trio.open_nursery() as forwarding:
-        await forwarding.start(partial(forward, server.control, service.address, name="app"))
-        async with await connect(server.public) as visitor:
+        tunnel = await forwarding.start(forward, server.control, service.address, settings)
+        async with await connect(public_address(server, tunnel)) as visitor:
             await visitor.send_all(request())
             await receive_exactly(visitor, 500)
             forwarding.cancel_scope.cancel()
@@ -92,7 +107,7 @@ async def forward_until_cancelled(server: RunningServer, local, task_status: tri
 
 async def visit_in_vain(server: RunningServer) -> None:
     try:
-        await ask(server.public, request(host="any.example"))
+        await ask(server.public, request("/", "Connection: close", host="any.example"))
     except* trio.BrokenResourceError:
         pass
 
@@ -116,12 +131,13 @@ async def test_the_tunnel_outlives_a_cancelled_forward(server: RunningServer, st
                 nursery.start_soon(tunnel.forward_to, service.address)
                 async with await connect(server.public) as visitor:
                     await visitor.send_all(request(f"/{number}"))
-                    assert (await receive_exactly(visitor, len(response(b"/0")))).endswith(b"/%d" % number)
+                    assert (await receive_answer(visitor)).text == f"/{number}"
                 nursery.cancel_scope.cancel()
 
 
+@kinds
 async def test_a_cancelled_forward_cuts_its_visitors_short_although_the_tunnel_stays(
-    server: RunningServer, start_service
+    server: RunningServer, start_service, kind: TunnelKind
 ) -> None:
     async def answer_half(connection: trio.SocketStream) -> None:
         await receive_head(connection)
@@ -133,7 +149,10 @@ async def test_a_cancelled_forward_cuts_its_visitors_short_although_the_tunnel_s
 
     service_has_noticed = trio.Event()
     service = await start_service(answer_half)
-    async with open_tunnel(server.control, name="app") as tunnel, await connect(server.public) as visitor:
+    async with (
+        open_tunnel(server.control, TunnelSettings(name="app", kind=kind)) as tunnel,
+        await connect(public_address(server, tunnel)) as visitor,
+    ):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(tunnel.forward_to, service.address)
             await visitor.send_all(request())
@@ -141,6 +160,31 @@ async def test_a_cancelled_forward_cuts_its_visitors_short_although_the_tunnel_s
             nursery.cancel_scope.cancel()
         with trio.fail_after(5):
             await receive_until_reset(visitor)
+            await service_has_noticed.wait()
+        assert "open" in repr(tunnel)
+
+
+async def test_a_cancelled_forward_leaves_no_http_visitor_without_an_answer(
+    server: RunningServer, start_service
+) -> None:
+    async def wait(connection: trio.SocketStream) -> None:
+        await receive_head(connection)
+        has_asked.set()
+        try:
+            await receive_all(connection)
+        finally:
+            service_has_noticed.set()
+
+    has_asked, service_has_noticed = trio.Event(), trio.Event()
+    service = await start_service(wait)
+    async with open_tunnel(server.control, name="app") as tunnel, await connect(server.public) as visitor:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tunnel.forward_to, service.address)
+            await visitor.send_all(request())
+            await has_asked.wait()
+            nursery.cancel_scope.cancel()
+        with trio.fail_after(5):
+            assert parse(await receive_all(visitor)).status == 502
             await service_has_noticed.wait()
         assert "open" in repr(tunnel)
 
@@ -153,10 +197,11 @@ async def test_who_comes_after_a_cancelled_forward_waits_for_accept(server: Runn
     async with open_tunnel(server.control, name="app") as tunnel:
         await forward_for_a_moment(tunnel, service.address)
         async with await connect(server.public) as visitor:
-            await visitor.send_all(request())
+            await visitor.send_all(request("/by/hand", "Connection: close"))
             with trio.fail_after(5):
                 stream = await tunnel.accept()
-            assert (await receive_head(stream))[0] == request()
+            head, _ = await receive_head(stream)
+            assert Asked.of(head).target == "/by/hand"
             await stream.send_all(response(b"by hand"))
             await stream.aclose()
             assert parse(await receive_all(visitor)).body == b"by hand"

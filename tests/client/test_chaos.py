@@ -8,13 +8,14 @@ import random
 import pytest
 import trio
 
-from otun.server.registry import Registry
+from otun import Session, TcpAddress
+from otun.client.opening import TunnelKind
 
 from ..server.harness import open_descriptors
+from ..server.raw_client import see_no_streams_left
 from ..server.services import receive_head, response
-from ..server.visitors import connect, parse, request, reset
-from .support import blocks
-from .test_relaying import check_no_streams_left
+from ..server.visitors import Responses, connect, parse, request, reset
+from .support import blocks, kinds
 
 COUNT = 150
 
@@ -69,21 +70,31 @@ class Service:
         reset(connection)
 
 
+VERBS = {
+    "http": ["echo", "digest", "download", "chain", "leave", "hang", "close", "reset", "half"],
+    "tcp": ["echo", "digest", "download", "leave", "hang", "close", "reset", "half"],
+}
+
+
 class Visitor:
     """Chooses what to do by chance."""
 
-    def __init__(self, public, chance: random.Random) -> None:
+    def __init__(self, public: TcpAddress, kind: TunnelKind, chance: random.Random) -> None:
         self._public = public
+        self._is_http = kind == "http"
+        self._verbs = VERBS[kind]
         self._chance = chance
 
     async def visit(self) -> None:
         size = self._chance.choice([0, 1, 1000, 70_000, 300_000, 1_500_000])
-        verb = self._chance.choice(["echo", "digest", "download", "leave", "hang", "close", "reset", "half"])
+        verb = self._chance.choice(self._verbs)
         async with await connect(self._public) as connection:
             await getattr(self, verb)(connection, size)
 
     async def _ask(self, connection: trio.SocketStream, target: str, body: bytes = b"") -> None:
-        sent = request(target) + body
+        await self._send(connection, request(target, "Connection: close", method="POST", body=body))
+
+    async def _send(self, connection: trio.SocketStream, sent: bytes) -> None:
         while sent:
             size = self._chance.choice([1, 50, 10_000, 200_000, len(sent)])
             await connection.send_all(sent[:size])
@@ -104,18 +115,28 @@ class Visitor:
                 await connection.send_eof()
 
             nursery.start_soon(send)
-            assert (await self._receive(connection)).partition(b"\r\n\r\n")[2] == body
+            assert parse(await self._receive(connection)).body == body
 
     async def digest(self, connection: trio.SocketStream, size: int) -> None:
         body = b"".join(blocks(size, size))
         await self._ask(connection, "/digest", body)
         await connection.send_eof()
-        assert parse(await self._receive(connection)).text == hashlib.sha256(body).hexdigest()
+        answer = parse(await self._receive(connection))
+        assert answer.text == hashlib.sha256(body).hexdigest()
 
     async def download(self, connection: trio.SocketStream, size: int) -> None:
         seed = self._chance.randrange(1000)
         await self._ask(connection, f"/download/{size}/{seed}")
         assert parse(await self._receive(connection)).body == b"".join(blocks(size, seed))
+
+    async def chain(self, connection: trio.SocketStream, size: int) -> None:
+        """One download after the other; the service ends its connection after each."""
+        responses = Responses(connection)
+        for _ in range(self._chance.randint(2, 4)):
+            seed = self._chance.randrange(1000)
+            await self._send(connection, request(f"/download/{size}/{seed}"))
+            assert (await responses.next()).body == b"".join(blocks(size, seed))
+        responses.check_nothing_is_left()
 
     async def leave(self, connection: trio.SocketStream, size: int) -> None:
         await self._ask(connection, "/echo", bytes(min(size, 300_000)))  # More does not fit while nobody reads.
@@ -125,38 +146,50 @@ class Visitor:
     async def hang(self, connection: trio.SocketStream, size: int) -> None:
         await self._ask(connection, "/hang", bytes(size))
         await connection.send_eof()
-        assert parse(await self._receive(connection)).status == 502
+        await self._see_no_answer(connection, "empty_reply")
 
     async def close(self, connection: trio.SocketStream, _size: int) -> None:
         await self._ask(connection, "/close")
-        assert parse(await self._receive(connection)).status == 502
+        await self._see_no_answer(connection, "empty_reply")
 
     async def reset(self, connection: trio.SocketStream, _size: int) -> None:
         await self._ask(connection, "/reset")
-        await self._see_an_end(connection)
+        await self._see_a_reset(connection, has_begun=False)
 
     async def half(self, connection: trio.SocketStream, size: int) -> None:
         await self._ask(connection, f"/half/{size}")
-        await self._see_an_end(connection)
+        await self._see_a_reset(connection, has_begun=size > 1)
 
-    async def _see_an_end(self, connection: trio.SocketStream) -> None:
-        with pytest.raises(trio.BrokenResourceError):
-            await self._receive(connection)
+    async def _see_no_answer(self, connection: trio.SocketStream, code: str) -> None:
+        received = await self._receive(connection)
+        if self._is_http:
+            answer = parse(received)
+            assert (answer.status, answer.fields["Otun-Error"]) == (502, code)
+        else:
+            assert received == b""
+
+    async def _see_a_reset(self, connection: trio.SocketStream, *, has_begun: bool) -> None:
+        if self._is_http and not has_begun:
+            await self._see_no_answer(connection, "local_service_reset")
+        else:
+            with pytest.raises(trio.BrokenResourceError):
+                await self._receive(connection)
 
 
+@kinds
 @pytest.mark.parametrize("seed", range(3))
 async def test_all_kinds_of_visitors_at_once(
-    tunnel_to, registries: list[Registry], caplog: pytest.LogCaptureFixture, seed: int
+    tunnel_to, server_sessions: list[Session], caplog: pytest.LogCaptureFixture, seed: int, kind: TunnelKind
 ) -> None:
     caplog.set_level(logging.WARNING, "otun")
     chance = random.Random(seed)
-    place = await tunnel_to(Service(seed))
+    place = await tunnel_to(Service(seed), kind=kind)
     before = open_descriptors()
     async with trio.open_nursery() as nursery:
         for _ in range(COUNT):
-            nursery.start_soon(Visitor(place.public, random.Random(chance.random())).visit)
+            nursery.start_soon(Visitor(place.public, kind, random.Random(chance.random())).visit)
     with trio.fail_after(10):
-        await check_no_streams_left(registries[0])
+        await see_no_streams_left(server_sessions[0])
         while len(open_descriptors()) > len(before):
             await place.tunnel._session.ping()
     gc.collect()

@@ -3,12 +3,14 @@
 import pytest
 import trio
 
-from otun import TcpAddress, Tunnel, open_tunnel
+from otun import TcpAddress, Tunnel, TunnelSettings, open_tunnel
+from otun.client.opening import TunnelKind
 
 from ..server.harness import RunningServer
 from ..server.raw_client import stream_count
-from ..server.services import answering, receive_all, response
-from ..server.visitors import connect, parse, request, reset
+from ..server.services import answering, receive_head, response
+from ..server.visitors import connect, receive_answer, request, reset
+from .support import kinds, public_address
 
 
 async def wait_for_visitors(tunnel: Tunnel, count: int) -> None:
@@ -19,14 +21,15 @@ async def wait_for_visitors(tunnel: Tunnel, count: int) -> None:
     await tunnel._session.ping()
 
 
+@kinds
 @pytest.mark.parametrize("has_finished", [True, False], ids=["finished", "waiting"])
 @pytest.mark.parametrize("size", [0, 1000, 200_000])
 async def test_who_came_before_forward_was_called_is_served(
-    server: RunningServer, start_service, size: int, has_finished: bool
+    server: RunningServer, start_service, size: int, has_finished: bool, kind: TunnelKind
 ) -> None:
     async def count(connection: trio.SocketStream) -> None:
-        received = b""
-        while len(received) < len(sent):
+        _, received = await receive_head(connection)
+        while len(received) < size:
             received += await connection.receive_some()
         if has_finished:
             assert await connection.receive_some() == b""
@@ -35,9 +38,10 @@ async def test_who_came_before_forward_was_called_is_served(
     sent = request(method="POST", body=bytes(size))
     service = await start_service(count)
     visitors = []
-    async with open_tunnel(server.control, name="app") as tunnel, trio.open_nursery() as nursery:
+    settings = TunnelSettings(name="app", kind=kind)
+    async with open_tunnel(server.control, settings) as tunnel, trio.open_nursery() as nursery:
         for _ in range(5):
-            visitors.append(await connect(server.public))
+            visitors.append(await connect(public_address(server, tunnel)))
             await visitors[-1].send_all(sent)
             if has_finished:
                 await visitors[-1].send_eof()
@@ -46,7 +50,7 @@ async def test_who_came_before_forward_was_called_is_served(
         for visitor in visitors:
             async with visitor:
                 with trio.fail_after(10):
-                    assert parse(await receive_all(visitor)).text == str(len(sent))
+                    assert (await receive_answer(visitor)).text == str(size)
         nursery.cancel_scope.cancel()
 
 
@@ -59,7 +63,7 @@ async def test_who_came_before_a_forward_in_vain_gets_a_502_page(
             await wait_for_visitors(tunnel, 1)
             nursery.start_soon(tunnel.forward_to, nobody_listens)
             with trio.fail_after(10):
-                assert parse(await receive_all(visitor)).status == 502
+                assert (await receive_answer(visitor)).status == 502
         nursery.cancel_scope.cancel()
 
 
@@ -77,7 +81,7 @@ async def test_who_left_before_forward_was_called_does_no_harm(server: RunningSe
         nursery.start_soon(tunnel.forward_to, service.address)
         async with await connect(server.public) as visitor:
             await visitor.send_all(request())
-            assert parse(await receive_all(visitor)).body == b"served"
+            assert (await receive_answer(visitor)).body == b"served"
         nursery.cancel_scope.cancel()
 
 
@@ -92,7 +96,7 @@ async def test_300_early_visitors_are_all_served(server: RunningServer, start_se
         nursery.start_soon(tunnel.forward_to, service.address)
         for visitor in visitors:
             async with visitor:
-                assert parse(await receive_all(visitor)).body == b"served"
+                assert (await receive_answer(visitor)).body == b"served"
         nursery.cancel_scope.cancel()
 
 
@@ -106,8 +110,8 @@ async def test_some_may_be_answered_here_and_the_others_forwarded(server: Runnin
             await wait_for_visitors(tunnel, 2)
             mine = await tunnel.accept()
             nursery.start_soon(tunnel.forward_to, service.address)
-            assert parse(await receive_all(second)).body == b"forwarded"
+            assert (await receive_answer(second)).body == b"forwarded"
             async with mine:
                 await mine.send_all(response(b"accepted"))
-            assert parse(await receive_all(first)).body == b"accepted"
+            assert (await receive_answer(first)).body == b"accepted"
         nursery.cancel_scope.cancel()

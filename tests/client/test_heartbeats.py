@@ -48,7 +48,7 @@ async def registered(request: Register) -> AsyncIterator[tuple[Session, Messages
 
         nursery.start_soon(answer)
         async with open_registration(client, SERVER, request) as registration:
-            assert (registration.url, registration.name) == ("http://app.example", "app")
+            assert (registration.first.url, registration.first.subdomain) == ("http://app.example", "app")
             yield client, *arrived[0]
 
 

@@ -6,15 +6,14 @@ from pathlib import Path
 import pytest
 import trio
 
-from otun import TcpAddress, UnixAddress
+from otun import Session, TcpAddress, UnixAddress
 from otun.addresses import LocalAddress
-from otun.server.registry import Registry
 
 from ..server.harness import RunningServer
+from ..server.raw_client import see_no_streams_left
 from ..server.services import Service, answering, receive_head, start_service
 from ..server.visitors import Answer, ask, fetch, request
 from .support import MIB, ForwardTo, Names
-from .test_relaying import check_no_streams_left
 
 
 def check_names_the_address(answer: Answer, address: str) -> None:
@@ -52,14 +51,14 @@ async def test_the_address_is_named_as_the_user_wrote_it(
 
 @pytest.mark.parametrize("size", [1, 100_000, 3 * MIB])
 async def test_the_502_page_arrives_although_a_body_was_on_its_way(
-    server: RunningServer, forward_to: ForwardTo, nobody_listens: TcpAddress, size: int, registries: list[Registry]
+    server: RunningServer, forward_to: ForwardTo, nobody_listens: TcpAddress, size: int, server_sessions: list[Session]
 ) -> None:
     await forward_to(nobody_listens)
     with trio.fail_after(10):
         answer = await fetch(server.public, method="POST", body=bytes(size))
     check_names_the_address(answer, str(nobody_listens))
     with trio.fail_after(10):
-        await check_no_streams_left(registries[0])
+        await see_no_streams_left(server_sessions[0])
 
 
 async def test_a_head_request_gets_502_without_a_body(
@@ -67,13 +66,13 @@ async def test_a_head_request_gets_502_without_a_body(
 ) -> None:
     await forward_to(unreachable)
     with trio.fail_after(10):
-        received = await ask(server.public, request(method="HEAD"))
+        received = await ask(server.public, request("/", "Connection: close", method="HEAD"))
     assert received.startswith(b"HTTP/1.1 502 ")
     assert received.endswith(b"\r\n\r\n"), "the answer to HEAD has no body"
 
 
 async def test_100_visitors_of_a_service_that_refuses_all_get_a_page(
-    server: RunningServer, forward_to: ForwardTo, nobody_listens: TcpAddress, registries: list[Registry]
+    server: RunningServer, forward_to: ForwardTo, nobody_listens: TcpAddress, server_sessions: list[Session]
 ) -> None:
     await forward_to(nobody_listens)
 
@@ -84,7 +83,7 @@ async def test_100_visitors_of_a_service_that_refuses_all_get_a_page(
         for _ in range(100):
             nursery.start_soon(visit)
     with trio.fail_after(10):
-        await check_no_streams_left(registries[0])
+        await see_no_streams_left(server_sessions[0])
 
 
 async def test_a_service_that_comes_up_later_is_found(

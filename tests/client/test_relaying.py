@@ -1,16 +1,18 @@
-"""Visitors and the local service through the whole tunnel: bytes as they are, and both ends of them."""
+"""Visitors and the local service through the whole tunnel: HTTP, and bytes as they are."""
 
+import hashlib
 import random
 
 import pytest
 import trio
 
-from otun.server.registry import Registry
+from otun import Session
+from otun.client.opening import TunnelKind
 
-from ..server.raw_client import stream_count
+from ..server.raw_client import see_no_streams_left
 from ..server.services import answer_with_target, receive_all, receive_head, response
-from ..server.visitors import ask, connect, fetch, parse, receive_exactly, request, reset
-from .support import MIB, blocks, digest_of, receive_digest
+from ..server.visitors import Responses, ask, connect, fetch, parse, receive_answer, receive_exactly, request, reset
+from .support import MIB, blocks, digest_of, kinds, receive_digest
 
 
 async def test_the_service_gets_the_very_bytes_that_the_visitor_sent(tunnel_to) -> None:
@@ -22,7 +24,7 @@ async def test_the_service_gets_the_very_bytes_that_the_visitor_sent(tunnel_to) 
         await connection.send_all(response())
 
     received: list[bytes] = []
-    place = await tunnel_to(keep)
+    place = await tunnel_to(keep, kind="tcp")
     async with await connect(place.public) as visitor:
         await visitor.send_all(sent)
         await visitor.send_eof()
@@ -37,7 +39,7 @@ async def test_the_visitor_gets_the_very_bytes_that_the_service_sent(tunnel_to) 
         await receive_head(connection)
         await connection.send_all(sent)
 
-    place = await tunnel_to(answer)
+    place = await tunnel_to(answer, kind="tcp")
     assert await ask(place.public, request()) == sent
 
 
@@ -46,7 +48,7 @@ async def test_keep_alive_requests_use_one_connection(tunnel_to) -> None:
     async with await connect(place.public) as visitor:
         for number in range(100, 150):
             await visitor.send_all(request(f"/{number}"))
-            assert parse(await receive_exactly(visitor, len(response(b"/100")))).body == f"/{number}".encode()
+            assert (await receive_answer(visitor)).text == f"/{number}"
     assert place.service.accepted == 1
 
 
@@ -56,7 +58,7 @@ async def test_pipelined_requests_are_answered_in_order(tunnel_to) -> None:
     async with await connect(place.public) as visitor:
         await visitor.send_all(b"".join([request(target) for target in targets]))
         await visitor.send_eof()
-        assert await receive_all(visitor) == b"".join([response(target.encode()) for target in targets])
+        await check_answers(visitor, targets)
     assert place.service.accepted == 1
 
 
@@ -71,20 +73,54 @@ async def test_pipelined_requests_may_be_cut_anywhere(tunnel_to) -> None:
             await visitor.send_all(sent[:size])
             sent = sent[size:]
         await visitor.send_eof()
-        assert await receive_all(visitor) == b"".join([response(target.encode()) for target in targets])
+        await check_answers(visitor, targets)
 
 
-async def test_a_visitor_who_has_finished_sending_reads_the_whole_answer(tunnel_to) -> None:
+async def check_answers(visitor: trio.SocketStream, targets: list[str]) -> None:
+    """Receive an answer with each of *targets*, in their order, and then the end."""
+    responses = Responses(visitor)
+    for target in targets:
+        assert (await responses.next()).text == target
+    responses.check_nothing_is_left()
+    assert await visitor.receive_some() == b""
+
+
+@kinds
+async def test_a_visitor_who_has_finished_sending_reads_the_whole_answer(tunnel_to, kind: TunnelKind) -> None:
     async def count(connection: trio.SocketStream) -> None:
-        size = len(await receive_all(connection))  # to the visitor's end
+        _, start = await receive_head(connection)
+        size = len(start) + len(await receive_all(connection))  # to the visitor's end
         await connection.send_all(response(b"x" * size))
 
-    place = await tunnel_to(count)
+    place = await tunnel_to(count, kind=kind)
     async with await connect(place.public) as visitor:
-        sent = request(method="POST", body=bytes(300_000))
-        await visitor.send_all(sent)
+        await visitor.send_all(request(method="POST", body=bytes(300_000)))
         await visitor.send_eof()
-        assert parse(await receive_all(visitor)).body == b"x" * len(sent)
+        assert parse(await receive_all(visitor)).body == b"x" * 300_000
+
+
+@kinds
+@pytest.mark.parametrize("size", [0, 1000, 300_000])
+async def test_150_visitors_at_once_who_have_finished_sending_are_heard_to_the_end(
+    tunnel_to, size: int, kind: TunnelKind
+) -> None:
+    """There are so many that the session cannot send for all of them at once."""
+
+    async def digest(connection: trio.SocketStream) -> None:
+        _, start = await receive_head(connection)
+        received = start + await receive_all(connection)
+        await connection.send_all(response(hashlib.sha256(received).hexdigest().encode()))
+
+    async def visit(seed: int) -> None:
+        async with await connect(place.public) as visitor:
+            await visitor.send_all(request(method="POST", body=b"".join(blocks(size, seed))))
+            await visitor.send_eof()
+            assert parse(await receive_all(visitor)).text == digest_of(size, seed)
+
+    place = await tunnel_to(digest, kind=kind)
+    async with trio.open_nursery() as nursery:
+        for number in range(150):
+            nursery.start_soon(visit, number)
 
 
 async def test_a_service_that_finishes_first_goes_on_receiving(tunnel_to) -> None:
@@ -97,7 +133,7 @@ async def test_a_service_that_finishes_first_goes_on_receiving(tunnel_to) -> Non
 
     late: list[bytes] = []
     finished = trio.Event()
-    place = await tunnel_to(answer_and_listen)
+    place = await tunnel_to(answer_and_listen, kind="tcp")
     async with await connect(place.public) as visitor:
         await visitor.send_all(request())
         assert parse(await receive_all(visitor)).body == b"early"
@@ -107,18 +143,22 @@ async def test_a_service_that_finishes_first_goes_on_receiving(tunnel_to) -> Non
     assert late == [b"more" * 100_000]
 
 
-async def test_a_service_that_closes_first_gives_the_visitor_a_whole_answer(tunnel_to, registries) -> None:
+@kinds
+async def test_a_service_that_closes_first_gives_the_visitor_a_whole_answer(
+    tunnel_to, server_sessions: list[Session], kind: TunnelKind
+) -> None:
     async def answer_and_close(connection: trio.SocketStream) -> None:
         await receive_head(connection)
         await connection.send_all(response(bytes(2 * MIB)))
 
-    place = await tunnel_to(answer_and_close)
+    place = await tunnel_to(answer_and_close, kind=kind)
     for _ in range(10):
         assert (await fetch(place.public)).body == bytes(2 * MIB)
-    await check_no_streams_left(registries[0])
+    await see_no_streams_left(server_sessions[0])
 
 
-async def test_a_download_of_100_mib_arrives_whole(tunnel_to) -> None:
+@kinds
+async def test_a_download_of_100_mib_arrives_whole(tunnel_to, kind: TunnelKind) -> None:
     size = 100 * MIB
 
     async def send(connection: trio.SocketStream) -> None:
@@ -127,27 +167,28 @@ async def test_a_download_of_100_mib_arrives_whole(tunnel_to) -> None:
         for block in blocks(size):
             await connection.send_all(block)
 
-    place = await tunnel_to(send)
+    place = await tunnel_to(send, kind=kind)
     async with await connect(place.public) as visitor:
-        await visitor.send_all(request())
+        await visitor.send_all(request("/", "Connection: close"))
         _, start = await receive_head(visitor)
         assert await receive_digest(visitor, size, start) == digest_of(size)
         assert await visitor.receive_some() == b""
 
 
-async def test_an_upload_of_100_mib_arrives_whole(tunnel_to) -> None:
+@kinds
+async def test_an_upload_of_100_mib_arrives_whole(tunnel_to, kind: TunnelKind) -> None:
     size = 100 * MIB
 
     async def receive(connection: trio.SocketStream) -> None:
         _, start = await receive_head(connection)
         await connection.send_all(response((await receive_digest(connection, size, start)).encode()))
 
-    place = await tunnel_to(receive)
+    place = await tunnel_to(receive, kind=kind)
     async with await connect(place.public) as visitor:
         await visitor.send_all(b"POST / HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: %d\r\n\r\n" % size)
         for block in blocks(size):
             await visitor.send_all(block)
-        assert parse(await receive_all(visitor)).text == digest_of(size)
+        assert (await receive_answer(visitor)).text == digest_of(size)
 
 
 async def test_both_directions_at_once_arrive_whole(tunnel_to) -> None:
@@ -157,7 +198,7 @@ async def test_both_directions_at_once_arrive_whole(tunnel_to) -> None:
 
     size = 20 * MIB
     head = request()
-    place = await tunnel_to(echo)
+    place = await tunnel_to(echo, kind="tcp")
     async with await connect(place.public) as visitor, trio.open_nursery() as nursery:
 
         async def send() -> None:
@@ -172,7 +213,7 @@ async def test_both_directions_at_once_arrive_whole(tunnel_to) -> None:
         assert await visitor.receive_some() == b""
 
 
-async def test_300_visitors_at_once_each_get_their_own_answer(tunnel_to, registries: list[Registry]) -> None:
+async def test_300_visitors_at_once_each_get_their_own_answer(tunnel_to, server_sessions: list[Session]) -> None:
     count = 300
     everybody_is_here = trio.Event()
     waiting = 0
@@ -194,19 +235,20 @@ async def test_300_visitors_at_once_each_get_their_own_answer(tunnel_to, registr
     async with trio.open_nursery() as nursery:
         for number in range(count):
             nursery.start_soon(visit, number)
-    await check_no_streams_left(registries[0])
+    await see_no_streams_left(server_sessions[0])
 
 
+@kinds
 @pytest.mark.parametrize("is_polite", [True, False], ids=["closing", "resetting"])
 async def test_visitors_who_leave_early_leave_no_stream_and_no_connection(
-    tunnel_to, registries: list[Registry], is_polite: bool
+    tunnel_to, server_sessions: list[Session], is_polite: bool, kind: TunnelKind
 ) -> None:
     async def send_forever(connection: trio.SocketStream) -> None:
         await receive_head(connection)
         while True:
             await connection.send_all(bytes(100_000))
 
-    place = await tunnel_to(send_forever)
+    place = await tunnel_to(send_forever, kind=kind)
     for _ in range(10):
         visitor = await connect(place.public)
         await visitor.send_all(request())
@@ -216,13 +258,6 @@ async def test_visitors_who_leave_early_leave_no_stream_and_no_connection(
         else:
             reset(visitor)
     with trio.fail_after(10):
-        await check_no_streams_left(registries[0])
+        await see_no_streams_left(server_sessions[0])
         while place.service.connections:
             await place.tunnel._session.ping()
-
-
-async def check_no_streams_left(registry: Registry) -> None:
-    """Wait until the server knows of no stream but the control stream."""
-    (registration,) = registry._tunnels.values()
-    while stream_count(registration.session) != 1:
-        await registration.session.ping()

@@ -7,7 +7,7 @@ from otun import Exchange, SessionClosed, forward, open_session
 from otun.addresses import LocalAddress
 
 from ..server.services import answer_with_target, answering, receive_all, receive_head, response
-from ..server.visitors import ask, connect, fetch, receive_exactly, request
+from ..server.visitors import connect, fetch, receive_answer, receive_exactly, request
 from .support import ForwardTo
 
 
@@ -44,7 +44,7 @@ async def test_each_request_of_a_connection_is_told(tunnel_to) -> None:
     async with await connect(place.public) as visitor:
         for number in range(5):
             await visitor.send_all(request(f"/{number}"))
-            await receive_exactly(visitor, len(response(b"/0")))
+            await receive_answer(visitor)
         assert await log.wait_for(5) == [("GET", f"/{number}", 200) for number in range(5)]
 
 
@@ -73,7 +73,8 @@ async def test_a_service_that_cannot_be_reached_is_told_as_502(
 ) -> None:
     log = Log()
     await forward_to(unreachable, on_exchange=log)
-    await ask(server.public, request("/", method=method, body=b"x" if method == "POST" else b""))
+    answer = await fetch(server.public, method=method, body=b"x" if method == "POST" else b"")
+    assert answer.status == 502
     assert await log.wait_for(1) == [(method, "/", 502)]
 
 
@@ -153,9 +154,9 @@ async def test_an_on_exchange_that_raises_does_no_harm(tunnel_to, caplog: pytest
     async with await connect(place.public) as visitor:
         for target in ("/1", "/2", "/3"):
             await visitor.send_all(request(target))
-            assert (await receive_exactly(visitor, len(response(b"/1")))).endswith(target.encode())
+            assert (await receive_answer(visitor)).text == target
     async with await connect(place.public) as visitor:
         await visitor.send_all(request("/4"))
-        assert (await receive_exactly(visitor, len(response(b"/4")))).endswith(b"/4")
+        assert (await receive_answer(visitor)).text == "/4"
     assert any(record.exc_info for record in caplog.records), "it is told in the log"
     caplog.clear()

@@ -9,8 +9,8 @@ import trio
 from otun import TcpAddress
 
 from ..server.harness import RunningServer
-from ..server.services import address_of, receive_all, receive_head, response
-from ..server.visitors import connect, fetch, parse, request
+from ..server.services import address_of, receive_head, response
+from ..server.visitors import connect, fetch, receive_answer, request
 from .support import ForwardTo
 
 
@@ -36,15 +36,14 @@ def full_port() -> Iterator[TcpAddress]:
             filler.close()
 
 
-async def test_a_service_that_does_not_accept_gives_a_502_page_in_the_end(
+async def test_a_service_that_does_not_accept_gives_a_504_page_in_the_end(
     server: RunningServer, forward_to: ForwardTo, full_port: TcpAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("otun.client.forwarder.LOCAL_CONNECT_TIMEOUT", 0.2)
-    monkeypatch.setattr("otun.client.task_forwarder.LOCAL_CONNECT_TIMEOUT", 0.2)
     await forward_to(full_port)
     with trio.fail_after(10):
         answer = await fetch(server.public)
-    assert answer.status == 502
+    assert answer.status == 504
     assert str(full_port) in answer.text
 
 
@@ -74,4 +73,4 @@ async def test_a_slow_answer_is_waited_for(tunnel_to) -> None:
         for _ in range(20):
             assert (await fetch(place.public, "/quick")).text == "/quick"
         may_answer.set()
-        assert parse(await receive_all(slow)).text == "/slow"
+        assert (await receive_answer(slow)).text == "/slow"

@@ -5,11 +5,15 @@ from typing import Final
 
 import trio
 
-from otun.mux import Patch, Stream
+from otun.client.opening import TunnelKind
+from otun.http.head import MAX_HEAD_SIZE
+from otun.mux import Patch
+from otun.server.upstream import Upstream
+from otun.server.visitor import HEAD_READ_SIZE, Visitor
 
 from ..server.services import receive_head, response
-from ..server.visitors import connect, fetch, parse, receive_exactly, request
-from .support import MIB, blocks, digest_of, receive_digest
+from ..server.visitors import connect, fetch, receive_answer, receive_exactly, request
+from .support import MIB, blocks, digest_of, kinds, receive_digest
 
 WINDOW: Final = MIB
 
@@ -46,15 +50,20 @@ class Flood:
             await connection.send_all(response(head.split(b" ")[1]))
 
 
-def largest_store() -> int:
-    """The largest number of bytes that any patch or stream in this process keeps for whoever does not take them."""
-    kept = [0]
+def check_stores() -> None:
+    """Nobody in this process keeps more of what a socket or a stream does not take than a window, as it has grown.
+
+    Beyond that there is a head at most, which is another one than that which came.
+    """
     for thing in gc.get_objects():
         if isinstance(thing, Patch):
-            kept.append(len(thing.unsent or b""))
-        elif isinstance(thing, Stream):
-            kept.append(len(thing._unread or b""))
-    return max(kept)
+            assert len(thing.unsent or b"") <= thing._stream.window
+        elif isinstance(thing, Visitor):
+            window = sum(upstream.stream.window for upstream in thing._upstreams.values())
+            assert len(thing.unsent or b"") <= window + MAX_HEAD_SIZE
+            assert len(thing._unread) <= HEAD_READ_SIZE
+        elif isinstance(thing, Upstream):
+            assert len(thing._pending) <= MAX_HEAD_SIZE
 
 
 async def fetch_often(place, count: int = 100) -> None:
@@ -63,24 +72,26 @@ async def fetch_often(place, count: int = 100) -> None:
         assert answer.text == f"/{number}", answer.text[-400:]
 
 
-async def test_a_visitor_who_stops_reading_holds_at_most_a_window(tunnel_to) -> None:
+@kinds
+async def test_a_visitor_who_stops_reading_holds_at_most_a_window(tunnel_to, kind: TunnelKind) -> None:
     flood = Flood()
-    place = await tunnel_to(flood.send)
+    place = await tunnel_to(flood.send, kind=kind)
     async with await connect(place.public) as stalled:
         await stalled.send_all(request("/flood"))
         await receive_exactly(stalled, 100)
         await fetch_often(place)
         held = flood.sent
         assert WINDOW // 2 < held < PLENTY // 2
-        assert largest_store() <= WINDOW
+        check_stores()
         await fetch_often(place)
         assert flood.sent - held <= KERNEL
         assert flood.sent < PLENTY - MIB
 
 
-async def test_others_are_served_as_before_and_the_service_goes_on_sending_to_them(tunnel_to) -> None:
+@kinds
+async def test_others_are_served_as_before_and_the_service_goes_on_sending_to_them(tunnel_to, kind: TunnelKind) -> None:
     flood = Flood()
-    place = await tunnel_to(flood.send)
+    place = await tunnel_to(flood.send, kind=kind)
     async with await connect(place.public) as stalled, await connect(place.public) as reader:
         await stalled.send_all(request("/flood"))
         await receive_exactly(stalled, 100)
@@ -88,12 +99,13 @@ async def test_others_are_served_as_before_and_the_service_goes_on_sending_to_th
         await reader.send_all(request("/flood"))
         _, start = await receive_head(reader)
         assert await receive_digest(reader, PLENTY, start) == digest_of(PLENTY)
-        assert largest_store() <= WINDOW
+        check_stores()
 
 
-async def test_a_visitor_who_reads_on_gets_everything(tunnel_to) -> None:
+@kinds
+async def test_a_visitor_who_reads_on_gets_everything(tunnel_to, kind: TunnelKind) -> None:
     flood = Flood()
-    place = await tunnel_to(flood.send)
+    place = await tunnel_to(flood.send, kind=kind)
     async with await connect(place.public) as visitor:
         await visitor.send_all(request("/flood"))
         _, start = await receive_head(visitor)
@@ -101,9 +113,10 @@ async def test_a_visitor_who_reads_on_gets_everything(tunnel_to) -> None:
         assert await receive_digest(visitor, PLENTY, start) == digest_of(PLENTY)
 
 
-async def test_a_service_that_stops_reading_holds_its_visitor_back(tunnel_to) -> None:
+@kinds
+async def test_a_service_that_stops_reading_holds_its_visitor_back(tunnel_to, kind: TunnelKind) -> None:
     flood = Flood()
-    place = await tunnel_to(flood.take_later)
+    place = await tunnel_to(flood.take_later, kind=kind)
     sent = 0
 
     async def upload(visitor: trio.SocketStream) -> None:
@@ -117,31 +130,32 @@ async def test_a_service_that_stops_reading_holds_its_visitor_back(tunnel_to) ->
         nursery.start_soon(upload, visitor)
         await fetch_often(place)
         assert WINDOW // 2 < sent < PLENTY // 2
-        assert largest_store() <= WINDOW
+        check_stores()
         flood.may_read.set()
-        answer = response(digest_of(PLENTY).encode())
-        assert parse(await receive_exactly(visitor, len(answer))).text == digest_of(PLENTY)
+        assert (await receive_answer(visitor)).text == digest_of(PLENTY)
 
 
-async def test_many_stalled_visitors_do_not_stop_the_others(tunnel_to) -> None:
+@kinds
+async def test_many_stalled_visitors_do_not_stop_the_others(tunnel_to, kind: TunnelKind) -> None:
     count = 30
     flood = Flood()
-    place = await tunnel_to(flood.send)
+    place = await tunnel_to(flood.send, kind=kind)
     stalled = [await connect(place.public) for _ in range(count)]
     for visitor in stalled:
         await visitor.send_all(request("/flood"))
         await receive_exactly(visitor, 100)
     await fetch_often(place)
     assert flood.sent < count * PLENTY // 2
-    assert largest_store() <= WINDOW
+    check_stores()
     for visitor in stalled:
         await trio.aclose_forcefully(visitor)
     await fetch_often(place, 20)
 
 
-async def test_a_stalled_visitor_who_leaves_frees_what_he_held(tunnel_to) -> None:
+@kinds
+async def test_a_stalled_visitor_who_leaves_frees_what_he_held(tunnel_to, kind: TunnelKind) -> None:
     flood = Flood()
-    place = await tunnel_to(flood.send)
+    place = await tunnel_to(flood.send, kind=kind)
     async with await connect(place.public) as stalled:
         await stalled.send_all(request("/flood"))
         await receive_exactly(stalled, 100)

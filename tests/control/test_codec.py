@@ -105,7 +105,17 @@ def test_half_a_surrogate_pair_is_not_sent() -> None:
 
 
 def test_a_token_is_not_shown_in_a_repr() -> None:
-    assert repr(Register(subdomain="app", token="s3cret")) == "Register(subdomain='app')"
+    assert "token" not in repr(Register(subdomain="app"))
+    assert repr(Register(subdomain="app", token="s3cret")) == repr(Register(subdomain="app"))
+
+
+@pytest.mark.parametrize("direction", ["request_headers", "response_headers"])
+def test_headers_are_not_shown_in_a_repr(direction: str) -> None:
+    secret = Register(**{direction: ("Authorization: Basic s3cret",)})
+    assert repr(secret) == repr(Register())
+
+
+def test_bytes_of_a_token_are_not_shown_in_a_repr() -> None:
     decoder = MessageDecoder()
     decoder.feed(b'{"type":"register","token":"s3cret"')
     assert decoder.next_message() is None

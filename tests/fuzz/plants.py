@@ -8,6 +8,7 @@ from planting import Plant
 ANY_BYTES: Final = "yamux/test_any_bytes.py"
 ANY_MESSAGES: Final = "control/test_any_bytes.py"
 ANY_REQUESTS: Final = "http/test_head_properties.py"
+ANY_BODIES: Final = "http/test_body_properties.py"
 TWO_CONNECTIONS: Final = "yamux/test_two_connections.py"
 
 PLANTS: Final = [
@@ -378,9 +379,79 @@ PLANTS: Final = [
     ),
     Plant(
         "an error of the parser comes out",
-        "http/head.py",
+        "http/head_reader.py",
         "except HttpParserError as error:",
-        "except HttpParserInvalidMethodError as error:",
+        "except HttpParserUpgrade as error:",
         (ANY_REQUESTS, "http/test_head.py"),
+    ),
+    Plant(
+        "a transfer coding in HTTP/1.0",
+        "http/fields.py",
+        'if coding is not None and version == "1.0":',
+        "if False:",
+        ("http/test_fields.py",),
+    ),
+    Plant(
+        "a length of any number of digits",
+        "http/fields.py",
+        "if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:",
+        "if not value.isdigit():",
+        ("http/test_fields.py",),
+    ),
+    Plant(
+        "data goes on where a chunk should end",
+        "http/body.py",
+        "if data[position] != (0x0D if left == 2 else 0x0A):",
+        "if left == 2 and data[position] != 0x0D:",
+        (ANY_BODIES, "http/test_body.py"),
+    ),
+    Plant(
+        "a bare line feed behind a chunk's size",
+        "http/body.py",
+        '         \\r\\n""",',
+        '         \\r?\\n""",',
+        (ANY_BODIES, "http/test_body.py"),
+    ),
+    Plant(
+        "trailers that frame the message",
+        "http/body.py",
+        "if hyphened not in _NOT_IN_TRAILERS and",
+        "if hyphened not in _NOT_IN_TRAILERS or",
+        ("http/test_body.py",),
+    ),
+    Plant(
+        "visitors speak for the edge",
+        "http/fields.py",
+        "    HOP_BY_HOP | IDENTITY | {",
+        "    HOP_BY_HOP | {",
+        ("http/test_forwarding.py",),
+    ),
+    Plant(
+        "what Connection names is passed on",
+        "http/forwarding.py",
+        "        if name in gone or not",
+        "        if not",
+        ("http/test_forwarding.py",),
+    ),
+    Plant(
+        "cookies for all tunnels",
+        "http/forwarding.py",
+        "return base == domain or base.endswith",
+        "return base.endswith",
+        ("http/test_forwarding.py",),
+    ),
+    Plant(
+        "fields known from one version count in the other",
+        "http/head.py",
+        "line.string[line.end() - 1 :]",
+        "line.string[line.end() :]",
+        ("http/test_known_heads.py",),
+    ),
+    Plant(
+        "a known request keeps its target",
+        "http/head.py",
+        "            known.version,\n            target,\n",
+        "            known.version,\n            known.path,\n",
+        ("http/test_known_heads.py",),
     ),
 ]

@@ -39,7 +39,7 @@ nearly_heads = st.lists(st.sampled_from(_FRAGMENTS) | st.binary(max_size=6), max
 def good_heads(draw: st.DrawFn) -> bytes:
     token = st.text("abcXYZ-_0123456789", min_size=1, max_size=12).map(str.encode)
     value = st.text('abc xyz;=,"/\t', max_size=20).map(str.encode)
-    target = b"/" + draw(st.text("abc/?&=%20.~#", max_size=30)).encode()
+    target = b"/" + draw(st.text("abc/?&=%20.~", max_size=30)).encode()
     others = draw(st.lists(st.tuples(st.just(b"X-") | st.just(b"Host-"), token, value), max_size=20))
     fields = [prefix + name + b":" + text for prefix, name, text in others]
     fields.insert(draw(st.integers(0, len(fields))), b"Host: " + draw(token) + b".example:81")

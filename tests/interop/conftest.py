@@ -15,13 +15,23 @@ import attrs
 import pytest
 import trio
 
+from ..server.harness import make_hung_tests_fail
 from .libp2p_support import REQUIREMENT, InstallationFailed, Libp2p, install
 from .support import LIMIT, LocalService, Program, Start, connect
+from .tenants import tenants
+
+__all__ = ["tenants"]
 
 GO_PACKAGES = Path("/usr/share/gocode")
 
 
-def _lack(reason: str) -> NoReturn:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Limit the time of the tests whose tunnels are in this process; the others wait for each thing with a limit."""
+    in_process = [item for item in items if "tenants" in getattr(item, "fixturenames", ())]
+    make_hung_tests_fail(in_process, Path(__file__).parent)
+
+
+def lack(reason: str) -> NoReturn:
     """Skip for *reason*, except where the tests must be complete."""
     if os.environ.get("CI"):
         pytest.fail(f"{reason}, and CI must run every test")
@@ -33,9 +43,9 @@ def gopeer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Go peer, built anew into a folder of this worker's own."""
     go = shutil.which("go")
     if go is None:
-        _lack("Go is not installed (golang-go)")
+        lack("Go is not installed (golang-go)")
     if not (GO_PACKAGES / "src/github.com/hashicorp/yamux").is_dir():
-        _lack("hashicorp/yamux is not installed (golang-github-hashicorp-yamux-dev)")
+        lack("hashicorp/yamux is not installed (golang-github-hashicorp-yamux-dev)")
     program = tmp_path_factory.mktemp("gopeer") / "gopeer"
     subprocess.run(
         [go, "build", "-o", program, Path(__file__).with_name("gopeer.go")],
@@ -55,7 +65,7 @@ def libp2p_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     try:
         return install(Path(os.environ.get("OTUN_LIBP2P_VENV", folder / "libp2p")).absolute())
     except InstallationFailed as error:
-        _lack(f"{REQUIREMENT} cannot be installed (it needs gcc, python3-dev and libgmp-dev): {error}")
+        lack(f"{REQUIREMENT} cannot be installed (it needs gcc, python3-dev and libgmp-dev): {error}")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import http.server
+import math
 import os
 import random
 import re
@@ -96,9 +97,9 @@ class Program:
                 await self._news.park()
         raise AssertionError(f"it did not say {text!r} {count} times: {self.output + self.errors}")
 
-    async def wait_for_end(self) -> int:
+    async def wait_for_end(self, *, limit: float | None = LIMIT) -> int:
         """Wait until it has ended and all its lines are here; its status."""
-        with trio.fail_after(LIMIT):
+        with trio.fail_after(math.inf if limit is None else limit):
             status = await self.process.wait()
             while self._open_pipes:
                 await self._news.park()

@@ -4,10 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from ..server.fixtures import engine, nobody_listens, registries, server, start_server, start_service
+from ..server.fixtures import engine, nobody_listens, registries, server, server_sessions, start_server, start_service
 from ..server.harness import make_hung_tests_fail
 
-__all__ = ["engine", "nobody_listens", "registries", "server", "start_server", "start_service"]
+__all__ = [
+    "engine",
+    "nobody_listens",
+    "registries",
+    "server",
+    "server_sessions",
+    "start_server",
+    "start_service",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,11 +3,22 @@
 import pytest
 import trio
 
-from otun import SessionClosed, Stream, Tunnel, open_tunnel
+from otun import SessionClosed, Stream, TcpAddress, Tunnel, TunnelSettings, open_tunnel
+from otun.client.opening import TunnelKind
 
+from ..client.support import kinds, open_tcp_tunnel, public_address
 from ..server.harness import RunningServer
-from ..server.services import answer_with_target, receive_all, receive_head, response
-from ..server.visitors import connect, fetch, parse, receive_exactly, receive_until_reset, request, reset
+from ..server.services import Asked, receive_all, receive_head, response
+from ..server.visitors import (
+    connect,
+    fetch,
+    parse,
+    receive_answer,
+    receive_exactly,
+    receive_until_reset,
+    request,
+    reset,
+)
 
 
 @pytest.fixture
@@ -16,9 +27,10 @@ async def tunnel(server: RunningServer) -> Tunnel:
         yield tunnel
 
 
-async def answer_and_close(stream: trio.abc.HalfCloseableStream) -> None:
-    async with stream:
-        await answer_with_target(stream)
+@pytest.fixture
+async def tcp_tunnel(server: RunningServer) -> Tunnel:
+    async with open_tcp_tunnel(server) as tunnel:
+        yield tunnel
 
 
 async def greet(stream: trio.abc.HalfCloseableStream) -> None:
@@ -85,34 +97,43 @@ async def test_one_program_serves_a_port_and_a_tunnel_alike(
         assert parse(await receive_all(direct)).body == b"hello /b"
 
 
+@kinds
 async def test_a_tunnel_is_a_trio_listener_and_its_visitors_are_half_closeable_streams(
-    server: RunningServer, tunnel: Tunnel
+    server: RunningServer, kind: TunnelKind
 ) -> None:
-    assert isinstance(tunnel, trio.abc.Listener)
-    async with await connect(server.public) as visitor:
-        await visitor.send_all(request())
-        stream = await tunnel.accept()
-        assert isinstance(stream, Stream)
-        assert isinstance(stream, trio.abc.HalfCloseableStream)
-        assert (await receive_head(stream))[0] == request()
-        await stream.aclose()
+    async with open_tunnel(server.control, TunnelSettings(name="app", kind=kind)) as tunnel:
+        assert isinstance(tunnel, trio.abc.Listener)
+        async with await connect(public_address(server, tunnel)) as visitor:
+            await visitor.send_all(request())
+            stream = await tunnel.accept()
+            assert isinstance(stream, Stream)
+            assert isinstance(stream, trio.abc.HalfCloseableStream)
+            head, _ = await receive_head(stream)
+            assert Asked.of(head).fields["host"] == "app.localhost"
+            assert stream.visitor == TcpAddress(*visitor.socket.getsockname())
+            await stream.aclose()
 
 
-async def test_both_ends_may_finish_one_after_the_other(server: RunningServer, tunnel: Tunnel) -> None:
-    async with await connect(server.public) as visitor:
-        await visitor.send_all(request())
+@kinds
+async def test_both_ends_may_finish_one_after_the_other(server: RunningServer, kind: TunnelKind) -> None:
+    async with (
+        open_tunnel(server.control, TunnelSettings(name="app", kind=kind)) as tunnel,
+        await connect(public_address(server, tunnel)) as visitor,
+    ):
+        await visitor.send_all(request(method="POST", body=b"asked"))
         await visitor.send_eof()
         stream = await tunnel.accept()
-        assert await receive_all(stream) == request()
+        _, start = await receive_head(stream)
+        assert start + await receive_all(stream) == b"asked"
         await stream.send_all(response(b"late"))
         await stream.send_eof()
         assert parse(await receive_all(visitor)).body == b"late"
 
 
-async def test_a_visitor_who_finishes_late_is_heard_to_the_end(server: RunningServer, tunnel: Tunnel) -> None:
-    async with await connect(server.public) as visitor:
+async def test_a_tcp_visitor_who_finishes_late_is_heard_to_the_end(server: RunningServer, tcp_tunnel: Tunnel) -> None:
+    async with await connect(public_address(server, tcp_tunnel)) as visitor:
         await visitor.send_all(request())
-        stream = await tunnel.accept()
+        stream = await tcp_tunnel.accept()
         await stream.send_all(response(b"early"))
         await stream.send_eof()
         assert parse(await receive_all(visitor)).body == b"early"
@@ -141,7 +162,7 @@ async def test_a_visitor_who_is_not_accepted_yet_is_not_lost_by_a_cancelled_acce
                 scope.cancel()
                 await tunnel.accept()
         await greet(await tunnel.accept())
-        assert parse(await receive_all(visitor)).body == b"hello /"
+        assert (await receive_answer(visitor)).body == b"hello /"
 
 
 async def test_300_visitors_wait_for_their_accept(server: RunningServer, tunnel: Tunnel) -> None:
@@ -166,14 +187,15 @@ async def test_serve_listeners_ends_with_the_tunnel(tunnel: Tunnel, nursery: tri
         await trio.serve_listeners(greet, [tunnel])
 
 
-async def test_what_was_sent_before_the_tunnel_was_closed_is_delivered(server: RunningServer) -> None:
-    whole = response(bytes(250_000))  # What the window takes while the visitor does not read.
-    async with await connect(server.public) as visitor:
-        async with open_tunnel(server.control, name="app") as tunnel:
-            await visitor.send_all(request())
-            async with await tunnel.accept() as stream:
-                await stream.send_all(whole)
-        assert await receive_all(visitor) == whole
+@kinds
+async def test_what_was_sent_before_the_tunnel_was_closed_is_delivered(server: RunningServer, kind: TunnelKind) -> None:
+    async with open_tunnel(server.control, TunnelSettings(name="app", kind=kind)) as tunnel:
+        visitor = await connect(public_address(server, tunnel))
+        await visitor.send_all(request("/", "Connection: close"))
+        async with await tunnel.accept() as stream:
+            await stream.send_all(response(bytes(250_000)))  # What the window takes while the visitor does not read.
+    async with visitor:
+        assert parse(await receive_all(visitor)).body == bytes(250_000)
 
 
 async def test_two_tunnels_of_one_program_are_kept_apart(server: RunningServer, nursery: trio.Nursery) -> None:

@@ -44,7 +44,7 @@ async def test_so_does_forwarding_to_a_port(engine) -> None:
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("client_engine", ["switchboard", "tasks"])
+@pytest.mark.parametrize("client_engine", ["epoll", "tasks"])
 async def test_a_client_of_either_engine_works_with_the_server(
     engine: Engine, nursery: trio.Nursery, start_service, monkeypatch: pytest.MonkeyPatch, client_engine: Engine
 ) -> None:

@@ -48,9 +48,12 @@ def _is_asynchronous(item: pytest.Item) -> bool:
     return inspect.iscoroutinefunction(test)
 
 
-@pytest.fixture(params=["tasks", "board"])
-def driver(request: pytest.FixtureRequest) -> Driver:
-    """Who moves the bytes: tasks over streams in memory, or the switchboard over sockets."""
+@pytest.fixture(params=["tasks", "board", "board without epoll"])
+def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Driver:
+    """Who moves the bytes: tasks over streams in memory, or either kind of switchboard over sockets."""
+    if request.param == "board without epoll":
+        monkeypatch.setattr("otun.switchboard.opening.HAS_EPOLL", False)
+        return "board"
     return request.param
 
 

@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 import trio
 
+from otun import Session
 from otun.addresses import TcpAddress
+from otun.server.control_port import ControlPort
 from otun.server.registry import Registry
 
 from .harness import Engine, RunningServer, choose_engine, loopback_settings, run_server
@@ -18,11 +20,11 @@ StartServer = Callable[..., Awaitable[RunningServer]]
 StartService = Callable[[Handler], Awaitable[Service]]
 
 
-@pytest.fixture(params=["switchboard", "tasks"])
+@pytest.fixture(params=["epoll", "tasks"])
 def engine(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> Iterator[Engine]:
-    """Who moves the bytes of server and client.  Nothing that a peer does is an error of ours in the log."""
+    """What all switchboards are made of.  Nothing that a peer does is an error of ours in the log."""
     choose_engine(request.param, monkeypatch)
     yield request.param
     assert not [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
@@ -64,6 +66,20 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> list[Registry]:
         return made[-1]
 
     monkeypatch.setattr("otun.server.server.Registry", make)
+    return made
+
+
+@pytest.fixture
+def server_sessions(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
+    """The server's ends of its sessions with clients, in the order in which they were made."""
+
+    async def serve_client(port: ControlPort, session: Session, *arguments: object) -> None:
+        made.append(session)
+        await serve(port, session, *arguments)
+
+    made: list[Session] = []
+    serve = ControlPort.serve_client
+    monkeypatch.setattr(ControlPort, "serve_client", serve_client)
     return made
 
 

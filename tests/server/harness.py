@@ -1,6 +1,6 @@
 """What the fixtures of the server's, the client's and the library's tests are made of.
 
-One suite runs over both engines: the switchboard, and tasks.
+One suite runs over both kinds of switchboard: on epoll, and on tasks.
 """
 
 import gc
@@ -15,11 +15,14 @@ import pytest
 import trio
 
 from otun import Server, ServerSettings, TcpAddress, serve
-from otun.switchboard import HAS_SWITCHBOARD
+from otun.switchboard.opening import HAS_EPOLL
 
-Engine = Literal["switchboard", "tasks"]
+Engine = Literal["epoll", "tasks"]
 
 LOOPBACK: Final = TcpAddress("127.0.0.1", 0)
+
+TCP_PORTS: Final = range(20_000, 20_101)
+"""Ports for TCP tunnels.  Systems choose others when any will do, so that hardly anybody has one of these."""
 
 REAL_LIMIT: Final = 30.0
 """Seconds that a test may take before it counts as hung.  No test is about speed."""
@@ -52,17 +55,15 @@ def make_hung_tests_fail(items: list[pytest.Item], folder: Path) -> None:
 
 
 def choose_engine(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the server and the client move bytes by *engine* from now on."""
-    is_board = engine == "switchboard"
-    if is_board and not HAS_SWITCHBOARD:
-        pytest.skip("this system has no epoll, and so no switchboard")
-    monkeypatch.setattr("otun.server.server.HAS_SWITCHBOARD", is_board)
-    monkeypatch.setattr("otun.client.tunnel.HAS_SWITCHBOARD", is_board)
+    """Have the switchboards that are opened from now on move bytes by *engine*."""
+    if engine == "epoll" and not HAS_EPOLL:
+        pytest.skip("this system has no epoll")
+    monkeypatch.setattr("otun.switchboard.opening.HAS_EPOLL", engine == "epoll")
 
 
 def loopback_settings(**changes: object) -> ServerSettings:
-    """Settings of a server on free ports of 127.0.0.1."""
-    return ServerSettings(**({"control": LOOPBACK, "public": LOOPBACK} | changes))
+    """Settings of a server on free ports of 127.0.0.1, which has some for TCP tunnels, too."""
+    return ServerSettings(**({"control": LOOPBACK, "public": LOOPBACK, "tcp_ports": (TCP_PORTS,)} | changes))
 
 
 @attrs.frozen

@@ -72,6 +72,12 @@ class RawClient:
         await trio.lowlevel.checkpoint()
 
 
+async def see_no_streams_left(session: Session) -> None:
+    """Wait until *session*, either end of one, knows of no stream but the control stream."""
+    while stream_count(session) != 1:
+        await session.ping()
+
+
 def stream_count(session: Session) -> int:
     """The number of streams in the session's table, as its repr shows it."""
     return int(repr(session).rpartition("streams=")[2].rstrip(">"))

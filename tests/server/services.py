@@ -1,7 +1,7 @@
 """Those who answer: handlers for any Trio stream, and local services that run them."""
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import attrs
@@ -18,6 +18,25 @@ def response(body: bytes = b"", *fields: str, status: str = "200 OK") -> bytes:
     """A whole response."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *fields, "", ""]
     return "\r\n".join(lines).encode() + body
+
+
+@attrs.frozen
+class Asked:
+    """What a request's head says, as a local service or a program behind a tunnel sees it; names in lower case."""
+
+    method: str
+    target: str
+    fields: Mapping[str, str]
+
+    @classmethod
+    def of(cls, head: bytes) -> "Asked":
+        line, *fields = head.removesuffix(END_OF_HEAD).decode("latin-1").split("\r\n")
+        method, target, version = line.split(" ")
+        assert version == "HTTP/1.1"
+        pairs = [field.split(": ", 1) for field in fields]
+        names = [name.lower() for name, _ in pairs]
+        assert len(set(names)) == len(names), f"a field comes twice: {head!r}"
+        return cls(method, target, dict(zip(names, [value for _, value in pairs], strict=True)))
 
 
 async def receive_head(stream: trio.abc.ReceiveStream) -> tuple[bytes, bytes]:

@@ -66,8 +66,7 @@ async def test_without_heartbeats_our_client_is_told_why_its_tunnel_has_ended(
 async def test_a_client_does_not_wait_for_ever_for_a_server_that_does_not_close(
     engine, start_service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for driver in ("task_driver", "board_driver"):
-        monkeypatch.setattr(f"otun.mux.{driver}.CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr("otun.mux.board_driver.CLOSE_TIMEOUT", 0.2)
 
     async def register_and_forget(connection: trio.SocketStream) -> None:
         async with open_session(connection, "server") as session:

@@ -2,15 +2,14 @@
 
 import pytest
 import trio
-import trio.testing
 
-from otun.server.registry import Registry
-from otun.server.visitor_task import serve_visitor
+from otun import HttpTimeouts
+from otun.control.resets import ResetCode
 
 from .harness import RunningServer
 from .raw_client import RawClient, registered_client, stream_count
 from .services import answering, receive_all, receive_head
-from .visitors import Answer, ask, connect, fetch, parse, receive_until_reset, request
+from .visitors import Answer, ask, connect, fetch, parse, receive_answer, request
 
 
 def check_is_page(answer: Answer, status: int, *texts: str) -> None:
@@ -93,26 +92,27 @@ async def break_the_control_protocol(client: RawClient) -> None:
     await client.say(b"nonsense")
 
 
-ENDINGS = [
-    send_only_fin,
-    close_at_once,
-    read_the_request_and_close,
-    close_the_session,
-    reset_the_connection,
-    reset_the_connection_unread,
-    break_the_control_protocol,
-]
+ENDINGS = {
+    send_only_fin: "empty_reply",
+    close_at_once: "empty_reply",
+    read_the_request_and_close: "empty_reply",
+    close_the_session: "tunnel_closed",
+    reset_the_connection: "tunnel_closed",
+    reset_the_connection_unread: "tunnel_closed",
+    break_the_control_protocol: "tunnel_closed",
+}
 
 
-@pytest.mark.parametrize("end", ENDINGS, ids=lambda way: way.__name__)
+@pytest.mark.parametrize(("end", "code"), ENDINGS.items(), ids=[way.__name__ for way in ENDINGS])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
 async def test_a_stream_that_ends_without_a_byte_gets_a_502_page(
-    server: RunningServer, nursery: trio.Nursery, end, method: str
+    server: RunningServer, nursery: trio.Nursery, end, code: str, method: str
 ) -> None:
     async with registered_client(server.control) as client:
         nursery.start_soon(end, client)
         body = bytes(1000) if method == "POST" else b""
         answer = await fetch(server.public, method=method, body=body)
+        assert answer.fields["Otun-Error"] == code
         if method == "HEAD":
             assert (answer.status, answer.body) == (502, b"")
         else:
@@ -153,46 +153,67 @@ async def test_a_client_that_is_going_away_is_not_called_crowded(server: Running
 
 
 async def test_a_client_that_takes_no_more_visitors_does_not_keep_them_waiting_for_ever(
-    server: RunningServer, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+    start_server, nursery: trio.Nursery
 ) -> None:
+    server = await start_server(timeouts=HttpTimeouts(head=0.5))
     async with registered_client(server.control) as client:
-        waiting = [await connect(server.public) for _ in range(256)]
-        for visitor in waiting:
-            await visitor.send_all(request())
+        waiting = []
+        for _ in range(256):
+            waiting.append(await connect(server.public))
+            await waiting[-1].send_all(request())
         while stream_count(client.session) < 257:
             await client.session.ping()
-        monkeypatch.setattr("otun.server.http_port.HEAD_TIMEOUT", 0.2)
-        monkeypatch.setattr("otun.server.visitor_task.HEAD_TIMEOUT", 0.2)
         check_is_page(await fetch(server.public), 503)
         nursery.start_soon(client.serve, answering(b"served"))
         assert (await fetch(server.public)).body == b"served"
         for visitor in waiting:
             async with visitor:
-                assert parse(await receive_all(visitor)).body == b"served"
+                assert (await receive_answer(visitor)).body == b"served"
 
 
-async def test_one_byte_and_no_more_is_passed_on_as_it_is(server: RunningServer, nursery: trio.Nursery) -> None:
-    async def send_one_byte(stream) -> None:
+WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize("size", [1, 4, 12, 13, 17, len(WHOLE) - 1])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+async def test_a_stream_that_ends_within_the_head_of_the_response_gets_a_502_page(
+    server: RunningServer, nursery: trio.Nursery, size: int, method: str
+) -> None:
+    async def send_a_part(stream) -> None:
         await receive_head(stream)
-        await stream.send_all(b"H")
+        await stream.send_all(WHOLE[:size])
 
     async with registered_client(server.control) as client:
-        nursery.start_soon(client.serve, send_one_byte)
-        assert await ask(server.public, request()) == b"H"
+        nursery.start_soon(client.serve, send_a_part)
+        answer = await fetch(server.public, method=method, body=b"x" if method == "POST" else b"")
+        assert (answer.status, answer.fields["Otun-Error"]) == (502, "bad_response")
+        if method != "HEAD":
+            check_is_page(answer, 502, "cut short")
 
 
-async def test_a_stream_that_is_reset_without_a_byte_resets_the_visitor(
-    server: RunningServer, nursery: trio.Nursery
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (ResetCode.UNKNOWN, "tunnel_closed"),
+        (7, "tunnel_closed"),
+        (ResetCode.SERVICE_RESET, "local_service_reset"),
+    ],
+)
+@pytest.mark.parametrize("sent", [b"", WHOLE[:20]], ids=["without a byte", "within the head"])
+async def test_a_stream_that_is_reset_before_the_response_has_begun_gets_a_502_page(
+    server: RunningServer, nursery: trio.Nursery, sent: bytes, code: int, told: str
 ) -> None:
     async def reset(stream) -> None:
         await receive_head(stream)
-        stream.reset()
+        if sent:
+            await stream.send_all(sent)
+        stream.reset(code)
 
     async with registered_client(server.control) as client:
         nursery.start_soon(client.serve, reset)
-        async with await connect(server.public) as visitor:
-            await visitor.send_all(request())
-            assert await receive_until_reset(visitor) == b""
+        answer = await fetch(server.public)
+        check_is_page(answer, 502)
+        assert answer.fields["Otun-Error"] == told
 
 
 # Slow and early-leaving visitors
@@ -202,36 +223,32 @@ async def test_a_head_that_comes_byte_by_byte_is_read(server: RunningServer, nur
     async with registered_client(server.control) as client:
         nursery.start_soon(client.serve, answering(b"at last"))
         async with await connect(server.public) as visitor:
-            for byte in request("/a/long/path", "X-Filler: " + "x" * 200):
+            for byte in request("/a/long/path", "X-Filler: " + "x" * 200, "Connection: close"):
                 await visitor.send_all(bytes([byte]))
                 await trio.lowlevel.checkpoint()
             assert parse(await receive_all(visitor)).body == b"at last"
 
 
-async def test_a_head_that_does_not_come_gets_408(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("otun.server.http_port.HEAD_TIMEOUT", 0.1)
-    monkeypatch.setattr("otun.server.visitor_task.HEAD_TIMEOUT", 0.1)
+async def test_a_head_that_does_not_come_gets_408(start_server) -> None:
+    server = await start_server(timeouts=HttpTimeouts(head=0.1))
     async with await connect(server.public) as visitor:
         await visitor.send_all(b"GET / HTTP/1.1\r\nHost:")
         check_is_page(parse(await receive_all(visitor)), 408)
 
 
-async def test_a_head_has_10_seconds(autojump_clock) -> None:
-    ours, theirs = trio.testing.memory_stream_pair()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_visitor, Registry(None), theirs)
-        nursery.start_soon(drip, ours)
-        began = trio.current_time()
-        assert parse(await receive_all(ours)).status == 408
-        assert trio.current_time() - began == pytest.approx(10)
+async def test_a_head_that_trickles_in_has_no_longer(start_server) -> None:
+    server = await start_server(timeouts=HttpTimeouts(head=0.1))
+    async with await connect(server.public) as visitor, trio.open_nursery() as nursery:
+        nursery.start_soon(trickle, visitor)
+        assert parse(await receive_all(visitor)).status == 408
         nursery.cancel_scope.cancel()
 
 
-async def drip(visitor: trio.abc.SendStream) -> None:
+async def trickle(visitor: trio.abc.SendStream) -> None:
     await visitor.send_all(b"GET / HTTP/1.1\r\nX: ")
     while True:
-        await trio.sleep(1)
         await visitor.send_all(b"x")
+        await trio.sleep(0.01)
 
 
 async def test_a_head_that_is_too_large_gets_431(server: RunningServer) -> None:
@@ -257,3 +274,19 @@ async def ask_and_leave(server: RunningServer, sent: bytes) -> bytes:
         await visitor.send_all(sent)
         await visitor.send_eof()
         return await receive_all(visitor)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    ["", "Host: a\r\nHost: b\r\n", "Host: [\r\n"],
+    ids=["no Host", "two Hosts", "no such Host"],
+)
+async def test_requests_without_a_proper_host_are_answered_as_they_prefer(server, fields: str) -> None:
+    for method in ("GET", "HEAD"):
+        sent = f"{method} / HTTP/1.1\r\n{fields}Accept: application/json\r\n\r\n"
+        received = await ask(server.public, sent.encode())
+        head, _, body = received.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ")
+        assert b"Content-Type: application/json" in head
+        assert b"Otun-Error: bad_request" in head
+        assert bool(body) == (method == "GET")

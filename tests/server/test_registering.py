@@ -5,6 +5,8 @@ import string
 
 import pytest
 
+from otun.server.admission import MAX_TUNNELS
+
 from .harness import RunningServer
 from .raw_client import RawClient, raw_client, registered_client
 from .services import answering
@@ -135,3 +137,15 @@ async def test_one_registered_client_does_not_keep_others_out(server: RunningSer
     await client.register("app")
     async with registered_client(server.control, "other"), registered_client(server.control, "third"):
         pass
+
+
+async def test_further_tunnels_are_refused_beyond_a_number_and_the_session_goes_on(client: RawClient) -> None:
+    await client.register("app")
+    for number in range(1, MAX_TUNNELS):
+        answer = await client.register(f"app{number}", id=str(number))
+        assert (answer["type"], answer["id"]) == ("registered", str(number))
+    for _ in range(3):  # What was refused is not remembered.
+        answer = await client.register("more", id="more")
+        assert (answer["type"], answer["code"], answer["id"]) == ("error", "too_many_tunnels", "more")
+    await client.say({"type": "heartbeat"})
+    assert await client.hear() == {"type": "heartbeat_ack"}

@@ -9,7 +9,7 @@ import trio
 from .harness import RunningServer
 from .raw_client import registered_client
 from .services import answer_with_target, answering
-from .visitors import ask, connect, fetch, parse, receive_exactly, request
+from .visitors import Responses, ask, connect, fetch, parse, request
 
 DOMAIN = "tunnel.example"
 
@@ -173,7 +173,7 @@ async def test_http_1_0_without_host_goes_to_the_only_tunnel(server: RunningServ
 
 async def test_an_absolute_target_is_as_good_as_a_host(server: RunningServer) -> None:
     async with tunnels(server, "app", "other"):
-        sent = request("http://app.localhost/", host="app.localhost")
+        sent = request("http://app.localhost/", "Connection: close", host="app.localhost")
         assert parse(await ask(server.public, sent)).text == "app"
 
 
@@ -206,10 +206,38 @@ async def test_a_request_that_does_not_say_whom_it_is_for_gets_400(server: Runni
 # On one connection
 
 
-async def test_a_connection_stays_with_the_tunnel_of_its_first_request(server: RunningServer, nursery) -> None:
+@pytest.mark.parametrize("is_pipelined", [False, True], ids=["one by one", "pipelined"])
+async def test_each_request_of_a_connection_goes_to_the_tunnel_that_it_names(
+    server: RunningServer, nursery: trio.Nursery, is_pipelined: bool
+) -> None:
+    ways = [
+        ("/1", "app.localhost", "/1"),
+        ("/2", "other.localhost", "other"),
+        ("/3", "app.localhost", "/3"),
+        ("/4", "other.localhost", "other"),
+        ("/5", "APP.localhost:8080", "/5"),
+    ]
     async with registered_client(server.control, "app") as client, tunnels(server, "other"):
         nursery.start_soon(client.serve, answer_with_target)
         async with await connect(server.public) as visitor:
-            for target, host in (("/1", "app.localhost"), ("/2", "other.localhost"), ("/3", "app.localhost")):
-                await visitor.send_all(request(target, host=host))
-                assert (await receive_exactly(visitor, 40)).endswith(target.encode())
+            responses = Responses(visitor)
+            if is_pipelined:
+                await visitor.send_all(b"".join([request(target, host=host) for target, host, _ in ways]))
+            for target, host, text in ways:
+                if not is_pipelined:
+                    await visitor.send_all(request(target, host=host))
+                assert (await responses.next()).text == text
+
+
+async def test_a_request_that_names_no_tunnel_ends_a_connection_that_has_been_of_use(
+    server: RunningServer, nursery: trio.Nursery
+) -> None:
+    async with registered_client(server.control, "app") as client, await connect(server.public) as visitor:
+        nursery.start_soon(client.serve, answer_with_target)
+        responses = Responses(visitor)
+        await visitor.send_all(request("/1") + request("/2", host="nobody.localhost") + request("/3"))
+        assert (await responses.next()).text == "/1"
+        page = await responses.next()
+        assert (page.status, page.fields["Connection"]) == (404, "close")
+        responses.check_nothing_is_left()
+        assert await visitor.receive_some() == b""

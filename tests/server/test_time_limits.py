@@ -1,4 +1,4 @@
-"""A server's time limits, on a clock that jumps, without a socket, so that neither engine takes part."""
+"""A server's time limits, on a clock that jumps, with sessions in memory, so that neither engine takes part."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -12,6 +12,8 @@ import trio
 from otun import ServerSettings, Session, SessionClosed, TcpAddress
 from otun.server.control_port import ClientAddress, ControlPort
 from otun.server.registry import Registry
+from otun.server.tcp_port import TcpPorts
+from otun.switchboard import open_switchboard
 from otun.testing import session_pair
 
 from .raw_client import RawClient
@@ -44,8 +46,13 @@ class Served:
 @asynccontextmanager
 async def serving() -> AsyncIterator[Served]:
     registry = Registry(None)
-    port = ControlPort(ServerSettings(), registry, public_port=8080)
-    async with session_pair() as (client, server), trio.open_nursery() as nursery:
+    async with (
+        open_switchboard() as board,
+        session_pair() as (client, server),
+        trio.open_nursery() as nursery,
+    ):
+        tcp_ports = TcpPorts((), (), board, max_streams=1)
+        port = ControlPort(ServerSettings(), registry, tcp_ports, public_port=8080)
         served = Served(client, server, registry, trio.current_time())
 
         async def serve() -> None:

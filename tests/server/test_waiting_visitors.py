@@ -9,8 +9,8 @@ from trio import SocketStream
 
 from .harness import RunningServer
 from .raw_client import RawClient, registered_client, stream_count
-from .services import answer_with_target, answering, receive_all, response
-from .visitors import connect, fetch, parse, receive_exactly, request, reset
+from .services import answer_with_target, answering, receive_all
+from .visitors import connect, fetch, parse, receive_answer, request, reset
 
 BACKLOG = 256
 """Streams that may wait to be accepted."""
@@ -53,7 +53,7 @@ async def test_visitors_who_leave_while_they_wait_are_forgotten(
         await client.session.ping()
         nursery.start_soon(client.serve, answering(b"served"))
         for visitor in visitors[1::2]:
-            assert parse(await receive_all(visitor)).body == b"served"
+            assert (await receive_answer(visitor)).body == b"served"
             await visitor.aclose()
         assert (await fetch(server.public)).body == b"served"
         await client.see_no_streams_but_control()
@@ -88,8 +88,8 @@ async def test_an_idle_visitor_stays_connected(server: RunningServer, nursery: t
         async with await connect(server.public) as idle:
             for target in ("/1", "/2"):
                 await idle.send_all(request(target))
-                assert (await receive_exactly(idle, len(response(b"/1")))).endswith(target.encode())
+                assert (await receive_answer(idle)).text == target
                 for _ in range(50):
                     async with await connect(server.public) as other:
                         await other.send_all(request("/o"))
-                        await receive_exactly(other, len(response(b"/o")))
+                        assert (await receive_answer(other)).text == "/o"

@@ -1,12 +1,11 @@
 """Those who come from outside: requests, and what came back."""
 
-import http.client
-import io
 import socket
 import struct
 from collections.abc import Mapping
 
 import attrs
+import h11
 import pytest
 import trio
 
@@ -28,21 +27,83 @@ class Answer:
         return self.body.decode()
 
 
-class _Replay(io.BytesIO):
-    """Bytes in the place of a socket, for `http.client`."""
+class Responses:
+    """The responses that come on a connection, one after the other."""
 
-    def makefile(self, _mode: str) -> io.BytesIO:
-        return self
+    def __init__(self, visitor: trio.abc.ReceiveStream) -> None:
+        self._visitor = visitor
+        self._parser: h11.Connection | None = None
+
+    async def next(self, *, method: str = "GET") -> Answer:
+        """Receive the response to the next request, of that *method*; it must be whole and proper HTTP."""
+        parser = self._ask(method)
+        head: h11.Response | None = None
+        body = bytearray()
+        while True:
+            event = parser.next_event()
+            match event:
+                case h11.NEED_DATA:
+                    parser.receive_data(bytes(await self._visitor.receive_some()))
+                case h11.Response():
+                    head = event
+                case h11.Data():
+                    body += event.data
+                case h11.EndOfMessage():
+                    assert head is not None
+                    fields = {name.decode(): value.decode("latin-1") for name, value in head.headers.raw_items()}
+                    return Answer(head.status_code, fields, bytes(body))
+                case h11.InformationalResponse():
+                    pass
+                case _:
+                    raise AssertionError(f"no response has come, but {event!r}")
+
+    def _ask(self, method: str) -> h11.Connection:
+        """Have the parser expect a response; it keeps what has come behind the one before."""
+        if self._parser is None:
+            self._parser = h11.Connection(h11.CLIENT)
+        else:
+            self._parser.start_next_cycle()
+        self._parser.send(h11.Request(method=method, target="/", headers=[("Host", "h")]))
+        self._parser.send(h11.EndOfMessage())
+        return self._parser
+
+    def check_nothing_is_left(self) -> None:
+        """See that no byte has come behind the last response."""
+        assert self._parser is not None
+        data, _ = self._parser.trailing_data
+        assert not data, f"bytes behind the response: {data!r}"
+
+
+async def receive_answer(visitor: trio.abc.ReceiveStream, *, method: str = "GET") -> Answer:
+    """Receive one response and nothing more, on a connection that may stay open."""
+    responses = Responses(visitor)
+    answer = await responses.next(method=method)
+    responses.check_nothing_is_left()
+    return answer
+
+
+class _Replay(trio.abc.ReceiveStream):
+    """Bytes that have come already, and then the end."""
+
+    def __init__(self, received: bytes) -> None:
+        self._received = received
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        received, self._received = self._received, b""
+        return received
+
+    async def aclose(self) -> None:
+        pass
 
 
 def parse(received: bytes, *, method: str = "GET") -> Answer:
     """Read *received* as one response and nothing more."""
-    replay = _Replay(received)
-    answer = http.client.HTTPResponse(replay, method=method)  # type: ignore[arg-type]
-    answer.begin()
-    parsed = Answer(answer.status, dict(answer.getheaders()), answer.read())
-    assert replay.closed or not replay.read(), f"bytes behind the response: {received!r}"
-    return parsed
+    try:
+        receive_answer(_Replay(received), method=method).send(None)
+    except StopIteration as done:
+        answer: Answer = done.value
+        return answer
+    raise AssertionError("nobody waits for bytes that have come already")
 
 
 def request(

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from otun.switchboard import Switchboard, open_switchboard
+from otun.switchboard.opening import HAS_EPOLL
 
 REAL_LIMIT = 20.0
 """Seconds that a test may take before it counts as hung.  No test is about speed."""
@@ -35,8 +36,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.trio(run=_run_with_limit), append=False)
 
 
+@pytest.fixture(params=["epoll", "tasks"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Of which kind the boards are that the test opens."""
+    if request.param == "epoll" and not HAS_EPOLL:
+        pytest.skip("this system has no epoll")
+    monkeypatch.setattr("otun.switchboard.opening.HAS_EPOLL", request.param == "epoll")
+    return request.param
+
+
 @pytest.fixture
-async def board() -> AsyncIterator[Switchboard]:
+async def board(kind: str) -> AsyncIterator[Switchboard]:
     """A board that runs for the whole test."""
     async with open_switchboard() as board:
         yield board

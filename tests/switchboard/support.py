@@ -95,6 +95,17 @@ class RecordingEndpoint(Endpoint):
         self._note_change()
 
 
+def empty(board: Switchboard, sock: socket.socket) -> bytes:
+    """Read all that is there and tell the board, as members do."""
+    received = bytearray()
+    try:
+        while data := sock.recv(65536):
+            received += data
+    except BlockingIOError:
+        board.emptied(sock)
+    return bytes(received)
+
+
 async def read_to_end(sock: socket.socket) -> bytes:
     """Read what comes until the other side's end; an error (a reset) is raised."""
     received = bytearray()

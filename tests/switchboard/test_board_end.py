@@ -10,6 +10,8 @@ from otun.switchboard import open_switchboard
 
 from .support import Recorder
 
+pytestmark = pytest.mark.usefixtures("kind")
+
 
 async def test_a_board_whose_body_ends_at_once_ends_without_a_word() -> None:
     async with open_switchboard():

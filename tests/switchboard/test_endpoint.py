@@ -3,10 +3,15 @@
 import socket
 
 import pytest
+import trio
+import trio.testing
 
 from otun.switchboard import Switchboard, open_switchboard
+from otun.switchboard.board import HUNG_UP, READABLE
 
 from .support import RecordingEndpoint, read_to_end
+
+pytestmark = pytest.mark.usefixtures("kind")
 
 LARGE = bytes(range(256)) * 40_000
 """Some 10 MB: more than any socket takes at once."""
@@ -38,6 +43,15 @@ async def test_what_the_socket_refuses_is_kept_and_sent_in_order_when_there_is_r
     assert endpoint.drained_bytes == len(LARGE) - sent + len(b"behind it")
     assert endpoint.is_done
     assert not endpoint.unsent
+
+
+async def test_so_it_is_long_after_the_socket_was_first_writable(board: Switchboard, make_pair) -> None:
+    ours, theirs = make_pair()
+    endpoint = RecordingEndpoint(board, ours)
+    await trio.testing.wait_all_tasks_blocked()
+    endpoint.send(LARGE)
+    endpoint.send_eof()
+    assert await read_to_end(theirs) == LARGE
 
 
 async def test_kept_bytes_are_a_copy(board: Switchboard, make_pair) -> None:
@@ -137,6 +151,35 @@ async def test_a_connection_that_is_being_made_keeps_what_is_sent_until_it_stand
         assert endpoint.is_up
         assert endpoint.is_done
         endpoint.close()
+
+
+async def test_a_connection_to_somebody_who_speaks_at_once_loses_nothing(board: Switchboard) -> None:
+    """It may be seen to be readable before it is seen to stand."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for _ in range(20):
+            sock = socket.socket()
+            sock.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                sock.connect(listener.getsockname())
+            theirs, _ = listener.accept()
+            with theirs:
+                theirs.send(b"220 ready")
+            endpoint = RecordingEndpoint(board, sock, is_connecting=True)
+            await endpoint.wait_until(lambda endpoint=endpoint: endpoint.has_ended)
+            assert endpoint.is_up
+            assert endpoint.received == b"220 ready"
+            endpoint.close()
+
+
+async def test_a_connection_that_is_seen_to_be_readable_first_stands(board: Switchboard, make_tcp_pair) -> None:
+    """Tasks may see the two in either order, and nobody announces the bytes again."""
+    ours, theirs = make_tcp_pair()
+    theirs.send(b"220 ready")
+    await trio.lowlevel.wait_readable(ours)
+    endpoint = RecordingEndpoint(board, ours, is_connecting=True)
+    endpoint.ready(READABLE & ~HUNG_UP)
+    assert endpoint.is_up
+    assert endpoint.received == b"220 ready"
 
 
 async def test_a_connection_that_is_refused_is_broken(board: Switchboard) -> None:

@@ -5,10 +5,13 @@ import socket
 import pytest
 import trio
 import trio.lowlevel
+import trio.testing
 
 from otun.switchboard import LingeringClose, Switchboard, open_switchboard
 
 from .support import Recorder, read_to_end
+
+pytestmark = pytest.mark.usefixtures("kind")
 
 LAST_BYTES = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n\r\n"
 
@@ -58,6 +61,25 @@ async def test_it_closes_when_the_other_side_has_closed(board: Switchboard, make
         await trio.lowlevel.checkpoint()
     assert ours.fileno() == -1
     assert closing.deadline_slot == 0
+
+
+async def test_it_does_so_when_the_former_owner_was_told_of_bytes_and_left_some(
+    board: Switchboard, make_tcp_pair
+) -> None:
+    ours, theirs = make_tcp_pair()
+    former = Recorder()
+    theirs.send(b"GET / HTTP/1.1")
+    await trio.lowlevel.wait_readable(ours)
+    board.add(ours, former)
+    await former.was_called.wait()
+    await trio.testing.wait_all_tasks_blocked()
+    assert ours.recv(3) == b"GET"
+    closing = LingeringClose(board, ours, LAST_BYTES)
+    assert await read_to_end(theirs) == LAST_BYTES
+    theirs.close()
+    with trio.fail_after(2):
+        while not closing.is_closed:
+            await trio.lowlevel.checkpoint()
 
 
 async def test_last_bytes_that_do_not_fit_are_sent_when_there_is_room(board: Switchboard, make_tcp_pair) -> None:

@@ -11,6 +11,8 @@ import trio
 from otun.switchboard import Listener, Switchboard, open_switchboard
 from otun.switchboard.listener import ACCEPTS_PER_CALL
 
+pytestmark = pytest.mark.usefixtures("kind")
+
 
 class FailingSocket(socket.socket):
     """A listening socket whose next accepts fail as told, although connections are queued."""

@@ -1,0 +1,136 @@
+"""The tunnels that a client is asked for: by flags, or by the tables `[[tunnel]]` of the configuration file."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Final, Literal
+
+import attrs
+import typer
+
+from ..addresses import LocalAddress, UnixAddress, parse_local_address
+from ..client import TunnelSettings
+from ..control.names import normalize_hostname, normalize_name
+from ..errors import BadRequest, ConfigurationError
+from ..http.hosts import parse_authority
+from .layers import Layer, Layers, Value, as_text, parse_port, parse_switch
+from .settings import ConfigFile, TunnelTable
+
+HostnameOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="HOST", help="A host name of your own, or *.NAME.DOMAIN for all under a name; repeatable."),
+]
+PathOption = Annotated[
+    str | None, typer.Option(metavar="PREFIX", help="Only requests below this path, for instance /api.")
+]
+HostHeaderOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="rewrite|preserve|VALUE",
+        help="The Host that the local service sees: its own address, the visitor's [default], or VALUE.",
+    ),
+]
+RequestHeaderOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="'NAME: VALUE'", help="Set a header of requests, or with -NAME remove it; repeatable."),
+]
+ResponseHeaderOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="'NAME: VALUE'", help="Set a header of responses, or with -NAME remove it; repeatable."),
+]
+RemotePortOption = Annotated[
+    str | None, typer.Option(metavar="PORT", help="The port on the server; it chooses one otherwise.")
+]
+ProxyProtocolOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--proxy-protocol",
+        help="Tell the local service who each visitor is, by a PROXY header, version 2.",
+        show_default=False,
+    ),
+]
+
+_KINDS: Final[dict[str, Literal["http", "tcp"]]] = {"http": "http", "tcp": "tcp"}
+
+
+@attrs.frozen(kw_only=True)
+class LocalTunnel:
+    """A tunnel, and the local service behind it."""
+
+    settings: TunnelSettings
+    local: LocalAddress
+    proxy_protocol: bool = False
+
+
+def read_tunnel(layers: Layers, local: LocalAddress, *, kind: Literal["http", "tcp"]) -> LocalTunnel:
+    """Return the tunnel to *local* that *layers* ask for.  Raises `ConfigurationError` or `InvalidName`."""
+    is_http = kind == "http"
+    settings = TunnelSettings(
+        name=layers.read("name", normalize_name, alias="subdomain"),
+        kind=kind,
+        hostnames=layers.read_list("hostname", normalize_hostname) if is_http else (),
+        path=(layers.read("path", _check_path) or "") if is_http else "",
+        host_header=(layers.read("host_header", partial(_host_header, local)) or "") if is_http else "",
+        request_headers=layers.read_list("request_header", _check_header) if is_http else (),
+        response_headers=layers.read_list("response_header", _check_header) if is_http else (),
+        remote_port=None if is_http else layers.read("remote_port", parse_port),
+        local=str(local),
+    )
+    proxy_protocol = layers.read("proxy_protocol", parse_switch) or False
+    return LocalTunnel(settings=settings, local=local, proxy_protocol=proxy_protocol)
+
+
+def select_tunnels(file: ConfigFile, names: list[str]) -> tuple[LocalTunnel, ...]:
+    """Return the tunnels of *file* that have these names, or all when there are none.  Raises `ConfigurationError`."""
+    where = file.path or "the configuration file"
+    if not file.tunnel:
+        raise ConfigurationError(f"{where} has no [[tunnel]] tables; `otun start` opens the tunnels that stand there")
+    known = dict.fromkeys(table.name for table in file.tunnel if table.name is not None)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        shown = ", ".join(known) or "none with a name"
+        raise ConfigurationError(f"{where} has no tunnel named {unknown[0]!r}; it has {shown}")
+    numbered = list(enumerate(file.tunnel))
+    # Tunnels may share a name, and differ in their paths.
+    chosen = [(index, table) for name in dict.fromkeys(names) for index, table in numbered if table.name == name]
+    return tuple(_read_table(file, table, index) for index, table in (chosen if names else numbered))
+
+
+def _read_table(file: ConfigFile, table: TunnelTable, index: int) -> LocalTunnel:
+    values: Mapping[str, Value] = attrs.asdict(table)
+    layers = Layers((Layer(as_text(values), lambda key: f"{file.path}: tunnel[{index}].{key}"),))
+    local = layers.read("local", parse_local_address)
+    if local is None:
+        raise ConfigurationError(f"{file.path}: tunnel[{index}].local: which local service? Write a port, or HOST:PORT")
+    return read_tunnel(layers, local, kind=layers.read("kind", _check_kind) or "http")
+
+
+def _check_kind(text: str) -> Literal["http", "tcp"]:
+    try:
+        return _KINDS[text]
+    except KeyError:
+        raise ConfigurationError(f"{text!r} is no kind of tunnel; expected http or tcp") from None
+
+
+def _check_path(text: str) -> str:
+    if not text.startswith("/"):
+        raise ConfigurationError(f"{text!r} is no path; write one such as /api")
+    return text
+
+
+def _check_header(text: str) -> str:
+    TunnelSettings(request_headers=(text,))
+    return text
+
+
+def _host_header(local: LocalAddress, text: str) -> str:
+    if text == "preserve":
+        return ""
+    if text != "rewrite":
+        try:
+            parse_authority(text.encode())
+        except BadRequest as error:
+            raise ConfigurationError(f"{text!r} is neither rewrite nor preserve, nor a Host: {error}") from error
+        return text
+    if isinstance(local, UnixAddress):
+        return "localhost"
+    return str(local).removesuffix(":80") if local.port == 80 else str(local)

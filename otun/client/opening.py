@@ -1,0 +1,174 @@
+"""Opening tunnels on a server."""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, Literal
+
+import attrs
+import trio
+
+from ..addresses import LocalAddress, TcpAddress, parse_local_address, parse_server_address
+from ..background import open_background
+from ..control.messages import Register
+from ..control.names import normalize_hostname, normalize_name
+from ..http.forwarding import FieldEdits
+from ..mux import Session, open_board_session
+from ..switchboard import open_switchboard
+from .connecting import connect, take_socket
+from .registration import Registration, open_registration
+from .request_tap import OnExchange
+from .tunnel import Tunnel
+from .visitors import Dispatcher, Visitors
+
+DEFAULT_CONTROL_PORT: Final = 4443
+
+TunnelKind = Literal["http", "tcp"]
+
+
+def _normalized_hostnames(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(map(normalize_hostname, names))
+
+
+def _checked_edits(texts: Iterable[str]) -> tuple[str, ...]:
+    edits = tuple(texts)
+    FieldEdits.parse(edits)
+    return edits
+
+
+@attrs.frozen(kw_only=True)
+class TunnelSettings:
+    """What a tunnel is to be.
+
+    Without a *name* the server chooses one.  A tunnel of the *kind* ``http`` has requests routed to it by their Host:
+    its name's, or one of *hostnames*, which may be wildcards; with a *path*, only requests below that.  *host_header*
+    is sent to the local service in the place of the visitor's Host.  *request_headers* and *response_headers* are
+    ``Name: value``, in the place of what has that name, or ``-Name`` to remove it.  A tunnel of the kind ``tcp`` has a
+    port for itself: *remote_port*, or any.  *local* is what visitors are told of the local service when it fails.
+
+    Raises `InvalidName` and `ConfigurationError`.
+    """
+
+    name: str | None = attrs.field(default=None, converter=attrs.converters.optional(normalize_name))
+    kind: TunnelKind = "http"
+    hostnames: tuple[str, ...] = attrs.field(default=(), converter=_normalized_hostnames)
+    path: str = ""
+    remote_port: int | None = None
+    host_header: str = ""
+    request_headers: tuple[str, ...] = attrs.field(default=(), converter=_checked_edits, repr=False)
+    response_headers: tuple[str, ...] = attrs.field(default=(), converter=_checked_edits, repr=False)
+    local: str = ""
+
+
+@asynccontextmanager
+async def open_tunnel(
+    server: str | TcpAddress,
+    settings: TunnelSettings | None = None,
+    *,
+    name: str | None = None,
+    token: str | None = None,
+) -> AsyncIterator[Tunnel]:
+    """Open a tunnel on *server*, `HOST` or `HOST:PORT` of its control port, until the body ends.
+
+    *name* is short for settings with that name.  *token* is what the server asks for.
+
+    Raises `otun.errors.ServerUnreachable`, `RegistrationRefused`, `InvalidName` or `AddressError`; the body's
+    exceptions come out as they are.  A tunnel that is lost does not interrupt the body: `accept` and `forward` raise
+    `SessionClosed`.
+    """
+    settings = settings or TunnelSettings()
+    if name is not None:
+        settings = attrs.evolve(settings, name=name)
+    async with open_tunnels(server, [settings], token=token) as (tunnel,):
+        yield tunnel
+
+
+@asynccontextmanager
+async def open_tunnels(
+    server: str | TcpAddress, settings: Sequence[TunnelSettings], *, token: str | None = None
+) -> AsyncIterator[tuple[Tunnel, ...]]:
+    """Open several tunnels over one session, as `open_tunnel` does; if one of them is refused, all are.
+
+    There must be at least one.
+    """
+    if isinstance(server, str):
+        server = parse_server_address(server, default_port=DEFAULT_CONTROL_PORT)
+    requests = [_request(number, tunnel, token) for number, tunnel in enumerate(settings)]
+    dispatcher = Dispatcher()
+    sock = take_socket(await connect(server))
+    async with open_switchboard() as board, open_board_session(board, sock, "client") as session:
+        visitors = [Visitors(session) for _ in requests]
+        for request, its_visitors in zip(requests, visitors, strict=True):
+            dispatcher.add(request.id, its_visitors)
+        async with (
+            open_registration(session, server, requests[0]) as registration,
+            _delivering(session, registration, dispatcher, visitors),
+        ):
+            granted = [registration.first, *[await registration.add(request) for request in requests[1:]]]
+            yield tuple(
+                Tunnel(session, registration, grant, its_visitors, board)
+                for grant, its_visitors in zip(granted, visitors, strict=True)
+            )
+
+
+def _request(number: int, settings: TunnelSettings, token: str | None) -> Register:
+    return Register(
+        subdomain=settings.name,
+        token=token,
+        id=str(number) if number else "",
+        kind=settings.kind,
+        remote_port=settings.remote_port,
+        hostnames=settings.hostnames,
+        path=settings.path,
+        host_header=settings.host_header,
+        request_headers=settings.request_headers,
+        response_headers=settings.response_headers,
+        local=settings.local,
+        stream_header=True,
+    )
+
+
+@asynccontextmanager
+async def _delivering(
+    session: Session, registration: Registration, dispatcher: Dispatcher, visitors: Sequence[Visitors]
+) -> AsyncIterator[None]:
+    """Give visitors to their tunnels until the body ends; tell them when the session has ended."""
+
+    async def watch() -> None:
+        await session.wait_closed()
+        for each in visitors:
+            each.session_ended()
+
+    dispatcher.has_headers = registration.first.stream_header
+    async with open_background() as background:
+        background.start_soon(watch)
+        session.deliver_to(dispatcher.stream_opened)
+        try:
+            yield
+        finally:
+            session.stop_delivery()
+
+
+async def forward(
+    server: str | TcpAddress,
+    local: str | int | LocalAddress,
+    settings: TunnelSettings | None = None,
+    *,
+    name: str | None = None,
+    token: str | None = None,
+    proxy_protocol: bool = False,
+    on_exchange: OnExchange | None = None,
+    task_status: trio.TaskStatus[Tunnel] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Do a client's whole job: open a tunnel, and relay its visitors to *local* until it ends.
+
+    *local* is a port, `HOST:PORT` or `unix:PATH`.  `nursery.start` gives the `Tunnel` once it is open.  Raises what
+    `open_tunnel` and `Tunnel.forward` raise: it returns by an exception only.
+    """
+    if not isinstance(local, LocalAddress):
+        local = parse_local_address(str(local))
+    settings = settings or TunnelSettings()
+    if not settings.local:
+        settings = attrs.evolve(settings, local=str(local))
+    async with open_tunnel(server, settings, name=name, token=token) as tunnel:
+        task_status.started(tunnel)
+        await tunnel.forward_to(local, proxy_protocol=proxy_protocol, on_exchange=on_exchange)

@@ -1,0 +1,162 @@
+"""Visitors' streams on their way from the session to the tunnel that they are for."""
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
+import trio
+
+from ..errors import BadProxyHeader
+from ..mux import Session, Stream
+from ..proxy_protocol import TUNNEL_ID, ProxyHeader, ProxyHeaderReader
+from ..yamux import StreamState, YamuxStream
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+OnVisitor: TypeAlias = Callable[[YamuxStream, ProxyHeader | None], None]
+"""Takes a visitor's stream and sets its handler; the header says who the visitor is, if the server does."""
+
+
+class Visitors:
+    """The visitors of one tunnel: kept until they are accepted, or given to whoever wants them at once.
+
+    How many are kept is bounded by the session: those that nobody has accepted are not acknowledged.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._on_visitor: OnVisitor | None = None
+        self._unaccepted: deque[tuple[Stream, ProxyHeader | None]] = deque()
+        self._acceptors = trio.lowlevel.ParkingLot()
+
+    def arrived(self, core: YamuxStream, header: ProxyHeader | None) -> None:
+        """A visitor has come: see that its stream has a handler."""
+        if self._on_visitor is not None:
+            self._on_visitor(core, header)
+            return
+        stream = Stream.opened_by_peer(self._session, core)
+        stream.visitor = header.source if header is not None else None
+        self._unaccepted.append((stream, header))
+        self._acceptors.unpark()
+
+    async def accept(self) -> Stream:
+        """Wait for the next visitor.  Raises `SessionClosed`.  Cancelled, nobody is lost."""
+        if self._unaccepted:
+            await trio.lowlevel.checkpoint()
+        while True:
+            while self._unaccepted:
+                stream, _ = self._unaccepted.popleft()
+                if stream.state is not StreamState.RESET:
+                    stream.acknowledge()
+                    return stream
+            if self._session.is_closed:
+                raise self._session.end_error()
+            await self._acceptors.park()
+
+    def deliver_to(self, on_visitor: OnVisitor) -> None:
+        """Give visitors to *on_visitor*, first those that have come already.
+
+        Raises `trio.BusyResourceError` when somebody else gets them.
+        """
+        if self._on_visitor is not None:
+            raise trio.BusyResourceError("the tunnel's visitors are being forwarded already")
+        self._on_visitor = on_visitor
+        while self._unaccepted:
+            stream, header = self._unaccepted.popleft()
+            if stream.state is not StreamState.RESET:
+                stream.hand_over(partial(_deliver, on_visitor, header))
+
+    def stop_delivery(self) -> None:
+        """Keep visitors again."""
+        self._on_visitor = None
+
+    def session_ended(self) -> None:
+        """Nobody comes any more."""
+        self._acceptors.unpark_all()
+
+
+def _deliver(on_visitor: OnVisitor, header: ProxyHeader | None, core: YamuxStream) -> None:
+    on_visitor(core, header)
+
+
+class Dispatcher:
+    """Gives each stream of a session to the tunnel that it is for.
+
+    A server that announces stream headers says so at the beginning of each stream; another one has one tunnel only,
+    the first.
+    """
+
+    def __init__(self) -> None:
+        self.has_headers: bool = False
+        self._visitors: dict[str, Visitors] = {}
+
+    def add(self, tunnel_id: str, visitors: Visitors) -> None:
+        """Give the streams of a tunnel to *visitors*."""
+        self._visitors[tunnel_id] = visitors
+
+    def stream_opened(self, core: YamuxStream) -> None:
+        """The server has opened a stream."""
+        if self.has_headers:
+            _HeaderHandler(self, core)
+        else:
+            # The others, if there are any, will not be granted.
+            next(iter(self._visitors.values())).arrived(core, None)
+
+    def header_received(self, core: YamuxStream, header: ProxyHeader) -> None:
+        """It is known whom a stream is for."""
+        tunnel_id = header.tlv(TUNNEL_ID) or b""
+        visitors = self._visitors.get(tunnel_id.decode("utf-8", "replace"))
+        if visitors is None:
+            logger.warning("a visitor was refused: the server sent it to the tunnel %r, which is not ours", tunnel_id)
+            core.reset()
+        else:
+            visitors.arrived(core, header)
+
+
+class _HeaderHandler:
+    """A stream's handler while its header is on its way."""
+
+    __slots__ = ("_core", "_dispatcher", "_reader")
+
+    def __init__(self, dispatcher: Dispatcher, core: YamuxStream) -> None:
+        self._dispatcher = dispatcher
+        self._core = core
+        self._reader = ProxyHeaderReader(is_v1_allowed=False)
+        core.handler = self
+
+    def data_received(self, data: memoryview) -> None:
+        """Read the header; what follows it belongs to the tunnel."""
+        core = self._core
+        try:
+            header = self._reader.feed(data)
+        except BadProxyHeader as error:
+            logger.warning("a visitor was refused: its stream's header is bad: %s", error)
+            core.reset()
+            return
+        if header is None:
+            core.consume(len(data))
+            return
+        rest = len(self._reader.rest)
+        core.consume(len(data) - rest)
+        self._dispatcher.header_received(core, header)
+        if rest and not core.is_over:
+            core.handler.data_received(data[-rest:])
+
+    def stream_ended(self) -> None:
+        """A stream without a header is for nobody."""
+        self._core.reset()
+
+    def stream_reset(self, code: int) -> None:
+        """The visitor has gone."""
+
+    def evicted(self) -> None:
+        """Nothing is kept here but the header."""
+
+    def connection_lost(self) -> None:
+        """Nobody is left."""
+
+    def window_opened(self) -> None:
+        """Nothing is to be sent yet."""
+        self._core.decline()

@@ -1,0 +1,508 @@
+"""A visitor's connection over HTTP: its requests, one after the other, each to the tunnel that it names.
+
+It costs no task: what happens to it happens in plain calls of the board's.
+"""
+
+import socket
+import sys
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final
+
+from ..addresses import TcpAddress
+from ..control.resets import ResetCode
+from ..errors import BadBody, BadRequest
+from ..http import forwarding, pages
+from ..http.body import BodyReader, ChunkedBody, LengthBody, as_chunks, last_chunk
+from ..http.head import RequestHead, RequestHeadReader, ResponseHead
+from ..http.pages import Page
+from ..mux import Session
+from ..switchboard import Endpoint, LingeringClose, PhasedEndpoint
+from ..switchboard.board import BYTES_PER_CALL
+from .debt import Debt
+from .registry import Registration
+from .stream_header import stream_header
+from .upgraded import UpgradedPatch
+from .upstream import Upstream
+
+if TYPE_CHECKING:
+    from .http_port import HttpPort
+
+HEAD_READ_SIZE: Final = 16 * 1024
+"""Bytes asked for at once while a head is incomplete."""
+
+CHUNKS_READ_SIZE: Final = 64 * 1024
+"""Bytes of a chunked body asked for at once: a visitor may send them as chunks of one byte."""
+
+MAX_UPSTREAMS: Final = 16
+"""Tunnels for which a visitor's connection keeps a stream: a browser needs one, a proxy in front some more."""
+
+_REPEATABLE: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
+"""Methods of requests that may be sent again when a connection that was in use before turns out to be dead
+(RFC 9110, section 9.2.2)."""
+
+
+class Phase(Enum):
+    """What the connection is busy with."""
+
+    IDLE = auto()
+    HEAD = auto()
+    WAITING = auto()  # For a stream.
+    BODY = auto()  # Of the request; the response may have begun.
+    RESPONSE = auto()
+    SENDING = auto()  # What the visitor has not taken yet, before the next request is read.
+
+
+class Visitor(PhasedEndpoint):
+    """A visitor's connection.
+
+    One request is served at a time: those that are sent ahead stay where they are.
+    """
+
+    __slots__ = (
+        "_body",
+        "_debt",
+        "_head",
+        "_is_closing",
+        "_peer",
+        "_phase",
+        "_port",
+        "_reader",
+        "_registration",
+        "_session",
+        "_unread",
+        "_upstream",
+        "_upstreams",
+        "_visitor",
+    )
+
+    def __init__(self, port: "HttpPort", sock: socket.socket, peer: TcpAddress, *, unread: bytes = b"") -> None:
+        super().__init__(port.board, sock)
+        self._port = port
+        self._peer = peer
+        self._visitor = forwarding.Visitor(peer.host, is_trusted=port.trusts(peer.host))
+        self._phase = Phase.HEAD
+        self._reader = RequestHeadReader()
+        self._unread = unread  # Read, and of the present request's body or of the next ones: CHUNKS_READ_SIZE at most.
+        self._head: RequestHead | None = None
+        self._body: BodyReader | None = None
+        self._registration: Registration | None = None
+        self._session: Session | None = None  # The one that a stream is waited for.
+        self._upstream: Upstream | None = None  # The one that is answering.
+        self._upstreams: dict[Registration, Upstream] = {}
+        self._is_closing = False  # After this response.
+        self._debt = Debt()
+        self.limit(port.timeouts.head)
+
+    def start(self) -> None:
+        """Take a new connection."""
+        self.board.add(self.sock, self)
+
+    def take_over(self, other: Endpoint) -> None:
+        """Go on for another owner of the socket, which has left it, with what it has read."""
+        self.has_more, self.has_hung_up = other.has_more, other.has_hung_up
+        self.board.replace(self.sock, self)
+        self.pull()
+
+    # Reading requests
+
+    def pull(self) -> None:
+        """Read what the present phase wants."""
+        if self._phase is Phase.IDLE or self._phase is Phase.HEAD:
+            self._read_head()
+        elif self._phase is Phase.BODY:
+            self._move_body()
+        else:
+            self._look_for_end()
+
+    def _read_head(self) -> None:
+        while True:
+            data: bytes | None
+            if self._unread:
+                data, self._unread = self._unread, b""
+            else:
+                data = self.receive(HEAD_READ_SIZE)
+                if data is None:
+                    return
+                if not data:
+                    self.close()
+                    return
+            try:
+                head = self._reader.feed(data)
+            except BadRequest as error:
+                self._head = self._reader.refused_head()
+                self._refuse(pages.bad_request(error))
+                return
+            if head is not None:
+                self._unread = self._reader.rest
+                self._begin(head)
+                return
+            if self._phase is Phase.IDLE and not self._reader.is_untouched:
+                self._phase = Phase.HEAD
+                self.limit(self._port.timeouts.head)
+            if not self.has_more:
+                return
+
+    def _begin(self, head: RequestHead) -> None:
+        self._head = head
+        framing = head.framing
+        if framing.is_chunked:
+            self._body = ChunkedBody()
+        elif framing.content_length:
+            self._body = LengthBody(framing.content_length)
+        registration = self._port.registry.find(head.host, head.path)
+        if registration is None:
+            self._refuse(pages.nobody_there(head.host, has_tunnels=len(self._port.registry) > 0))
+            return
+        self._registration = registration
+        upstream = self._upstreams.get(registration)
+        if upstream is not None:
+            self._send_head(upstream)
+        else:
+            self._open_upstream(registration)
+
+    def _open_upstream(self, registration: Registration) -> None:
+        if registration.streams >= self._port.max_streams:
+            self._refuse(pages.busy())
+            return
+        if len(self._upstreams) >= MAX_UPSTREAMS:
+            next(iter(self._upstreams.values())).close()
+        self._phase = Phase.WAITING
+        self.limit(self._port.timeouts.head)
+        self._session = registration.session
+        if not registration.session.open_soon(self):
+            self._refuse(pages.tunnel_lost() if registration.session.is_going_away else pages.busy())
+
+    def slot_granted(self, session: Session) -> None:
+        """Open the stream, and send the request."""
+        self._session = None
+        registration = self._registration
+        assert registration is not None
+        upstream = Upstream(self, registration)
+        upstream.stream = session.open_core(upstream)
+        self._upstreams[registration] = upstream
+        if registration.has_stream_header:
+            upstream.send(stream_header(registration.tunnel_id, self._peer, self.sock))
+        self._send_head(upstream)
+
+    def connection_lost(self) -> None:
+        """The tunnel's session ended before the stream was open."""
+        self._session = None
+        self._refuse(pages.tunnel_lost())
+
+    def _send_head(self, upstream: Upstream) -> None:
+        head = self._head
+        assert head is not None
+        registration = upstream.registration
+        host = registration.host_header or head.authority or self._port.registry.host_of(registration.name).encode()
+        self._upstream = upstream
+        self._is_closing = not head.is_persistent
+        if self._body is None:
+            self._request_ended()
+        else:
+            self._phase = Phase.BODY
+            self.limit(self._port.timeouts.body)
+        upstream.begin(head, forwarding.write_request(head, self._visitor, host=host, edits=registration.request_edits))
+        if self.is_closed:
+            return
+        if self._phase is Phase.RESPONSE and self.has_hung_up:
+            self._look_for_end()
+        elif self._phase is Phase.BODY and (self._unread or self.has_more):
+            self._move_body()
+
+    def upstream_ready(self, upstream: Upstream) -> None:
+        """The stream takes more of the request."""
+        if upstream is self._upstream and self._phase is Phase.BODY and (self._unread or self.has_more):
+            self._move_body()
+        else:
+            upstream.stream.decline()
+
+    def _move_body(self) -> None:
+        """Move what the visitor has sent of its request's body, as far as the stream takes it."""
+        body, upstream = self._body, self._upstream
+        assert body is not None
+        assert upstream is not None
+        budget = BYTES_PER_CALL
+        while not upstream.is_congested:
+            allowance = upstream.stream.send_allowance()
+            if not allowance:
+                return  # `upstream_ready` will be called.
+            data = self._take(min(allowance, body.left if isinstance(body, LengthBody) else CHUNKS_READ_SIZE))
+            if data is None:
+                return
+            try:
+                if not data:
+                    body.end()
+                content, used = body.read(data)
+            except BadBody as error:
+                self._body_is_bad(error, is_cut_short=not data)
+                return
+            self._unread = data[used:] + self._unread
+            out = b"".join(as_chunks(content)) if isinstance(body, ChunkedBody) else content[0]
+            if isinstance(body, ChunkedBody) and body.is_complete:
+                out = b"".join((out, last_chunk(body.trailers)))
+            self.limit(self._port.timeouts.body)
+            if body.is_complete:
+                self._request_ended()
+            if out:
+                upstream.send(out, allowance)
+            if self._phase is not Phase.BODY or self._upstream is not upstream or self.is_closed:
+                if self.has_hung_up and not self.is_closed:
+                    self._look_for_end()
+                return
+            if not self.has_more and not self._unread:
+                return
+            budget -= len(data)
+            if budget <= 0:
+                self.board.call_again(self)
+                return
+
+    def _take(self, size: int) -> bytes | None:
+        """Return at most *size* bytes of what the visitor has sent; b"" is the end, None means nothing now."""
+        if self._unread:
+            data, self._unread = self._unread[:size], self._unread[size:]
+            return data
+        return self.receive(size)
+
+    def _request_ended(self) -> None:
+        """All of the request has been read."""
+        self._body = None
+        self._phase = Phase.RESPONSE
+        upstream = self._upstream
+        timeouts = self._port.timeouts
+        self.limit(timeouts.body if upstream is not None and upstream.has_begun else timeouts.response)
+
+    def _body_is_bad(self, error: BadBody, *, is_cut_short: bool) -> None:
+        upstream = self._upstream
+        assert upstream is not None
+        if is_cut_short or upstream.has_begun:
+            self.abort()
+        else:
+            self._refuse(pages.bad_request(BadRequest(str(error))))
+
+    def _look_for_end(self) -> None:
+        """Find out whether the visitor has finished sending: the local service may want to know that nobody waits."""
+        if self._unread:
+            return
+        try:
+            is_over = not self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            self.has_more = False
+            self.board.emptied(self.sock)
+            return
+        except OSError as error:
+            self.broken(error)
+            return
+        if is_over and self._upstream is not None and self._phase is Phase.RESPONSE:
+            self._is_closing = True
+            self._upstream.send_eof()
+
+    # Responses, as the upstream reports them
+
+    @property
+    def base_domain(self) -> str:
+        """The domain under which all tunnels have their names."""
+        return self._port.base_domain
+
+    def response_begins(self, *, is_ended_by_close: bool) -> bytes:
+        """Return the fields that say what becomes of the connection after the response whose head is there."""
+        head = self._head
+        assert head is not None
+        if is_ended_by_close or self._phase is Phase.BODY:
+            # What the visitor will do with the rest of its request, nobody knows: it may send it or not.
+            self._is_closing = True
+        if self._phase is not Phase.BODY:
+            self.limit(self._port.timeouts.body)
+        if self._is_closing:
+            return b"Connection: close\r\n"
+        return b"Connection: keep-alive\r\n" if head.version == "1.0" else b""
+
+    def response_complete(self, upstream: Upstream) -> None:
+        """Go on with the next request, when the visitor has taken this response."""
+        if self.is_closed:
+            return
+        is_whole = self._phase is Phase.RESPONSE
+        self._upstream = None
+        self._phase = Phase.SENDING
+        if not is_whole:
+            upstream.reset()
+        elif not upstream.is_persistent:
+            upstream.close()
+        if not self.unsent:
+            self._response_sent()
+
+    def _response_sent(self) -> None:
+        self._head = self._registration = self._body = None
+        if self._is_closing:
+            self._linger(b"")
+            return
+        self._reader = RequestHeadReader()
+        self._phase = Phase.IDLE
+        self.limit(self._port.timeouts.idle)
+        if self._unread or self.has_more:
+            # Not at once: this may be a call from within the session, and there may be many requests.
+            self.board.call_again(self)
+
+    def response_is_missing(self, upstream: Upstream, *, is_silent: bool) -> None:
+        """The stream has ended before the response's head was complete."""
+        if is_silent and not upstream.has_begun and self._may_repeat(upstream):
+            self._repeat(upstream)
+        elif not upstream.has_begun:
+            local = upstream.registration.local
+            self._refuse(pages.empty_reply(local) if is_silent else pages.bad_response(local, "its head is cut short"))
+        else:
+            self.abort()
+
+    def upstream_lost(self, upstream: Upstream, *, is_reset: bool) -> None:
+        """The stream was reset, or its session has ended, before the response was complete."""
+        if upstream.has_begun:
+            self.abort()
+        elif is_reset and self._may_repeat(upstream):
+            self._repeat(upstream)
+        else:
+            self._refuse(pages.local_service_reset(upstream.registration.local) if is_reset else pages.tunnel_lost())
+
+    def _may_repeat(self, upstream: Upstream) -> bool:
+        """Whether the request may just have met a local service that was closing an idle connection."""
+        head = self._head
+        return (
+            upstream.has_answered
+            and head is not None
+            and head.method in _REPEATABLE
+            and not head.has_body
+            and head.framing.upgrade is None
+        )
+
+    def _repeat(self, upstream: Upstream) -> None:
+        registration = upstream.registration
+        self._upstream = None
+        upstream.close()
+        self._open_upstream(registration)
+
+    def response_is_bad(self, upstream: Upstream, error: str) -> None:
+        """The response is no proper HTTP: nothing more of it is passed on, and nothing is made to look complete."""
+        if upstream.has_begun:
+            self.abort()
+        else:
+            self._refuse(pages.bad_response(upstream.registration.local, error))
+
+    def upgrade(self, upstream: Upstream, head: ResponseHead, rest: memoryview) -> None:
+        """Relay bytes from now on: both sides speak another protocol."""
+        request = self._head
+        assert request is not None
+        if request.framing.upgrade is None:
+            self.response_is_bad(upstream, "it switches to another protocol, which nobody asked for")
+            return
+        self.pay_debt(upstream)
+        protocol = next((field.value for field in head.special if field.name == b"upgrade"), request.framing.upgrade)
+        edits = upstream.registration.response_edits
+        self.send(
+            forwarding.write_response(
+                head, b"Connection: Upgrade\r\nUpgrade: %s\r\n" % protocol, base=self.base_domain, edits=edits
+            )
+        )
+        if self.is_closed:
+            return
+        self._upstream = None
+        patch = UpgradedPatch(self.board, self.sock, self._port, upstream.registration, unread=self._unread)
+        patch.attach(upstream.hand_over())
+        upstream.stream.handler = patch
+        patch.take_over(self)
+        self._leave()
+        if rest:
+            patch.data_received(rest)
+        if not patch.is_closed:
+            patch.pull()
+
+    def upstream_over(self, upstream: Upstream) -> None:
+        """The stream is no more."""
+        if self._upstreams.get(upstream.registration) is upstream:
+            del self._upstreams[upstream.registration]
+
+    # What has been received and not sent on
+
+    def owe(self, upstream: Upstream, size: int) -> None:
+        """Count *size* bytes of the stream as read once everything has left for the visitor."""
+        if upstream.has_begun and self._phase in (Phase.BODY, Phase.RESPONSE):
+            self.limit(self._port.timeouts.body)
+        if self.unsent:
+            self._debt.owe(upstream.stream, size)
+        else:
+            upstream.stream.consume(size)
+
+    def pay_debt(self, upstream: Upstream) -> None:
+        """Count everything of the stream as read."""
+        self._debt.settle(upstream.stream)
+
+    def forget_debt(self, upstream: Upstream) -> None:
+        """The stream keeps no account any more."""
+        self._debt.forget(upstream.stream)
+
+    def drained(self, size: int) -> None:
+        """The visitor has taken *size* bytes of what was kept."""
+        self._debt.pay(size if self.unsent else sys.maxsize)
+        if self._phase is Phase.SENDING and not self.unsent:
+            self._response_sent()
+        elif self._phase is Phase.SENDING or (self._upstream is not None and self._upstream.has_begun):
+            self.limit(self._port.timeouts.body)
+
+    # Time
+
+    def time_is_over(self) -> None:
+        """Answer, if nothing of a response has left yet; else close."""
+        timeouts, upstream = self._port.timeouts, self._upstream
+        match self._phase:
+            case Phase.IDLE | Phase.HEAD if self._reader.is_untouched:
+                self._linger(b"")  # Browsers open connections that they may never use.
+            case Phase.HEAD:
+                self._refuse(pages.request_timeout("head", timeouts.head))
+            case Phase.WAITING:
+                self._refuse(pages.busy())
+            case Phase.BODY if upstream is not None and not upstream.has_begun and not self.has_more:
+                self._refuse(pages.request_timeout("body", timeouts.body))
+            case Phase.BODY | Phase.RESPONSE if upstream is not None and not upstream.has_begun:
+                is_stalled = self._phase is Phase.BODY
+                seconds = timeouts.body if is_stalled else timeouts.response
+                upstream.reset(ResetCode.SERVICE_TIMEOUT)
+                self._refuse(pages.local_service_timeout(upstream.registration.local, seconds))
+            case Phase.RESPONSE if upstream is not None and upstream.is_event_stream and not self.unsent:
+                self.limit(timeouts.body)  # It is silent for as long as nothing happens.
+            case _:
+                self.abort()
+
+    # Ending
+
+    def _refuse(self, page: Page) -> None:
+        """Answer the request with a page of ours, and end the connection."""
+        self._linger(page.write(self._head))
+
+    def _linger(self, last_bytes: bytes) -> None:
+        if self.is_closed:
+            return
+        unsent = self.unsent
+        self._leave()
+        last_bytes = bytes(unsent) + last_bytes if unsent else last_bytes
+        LingeringClose(self.board, self.sock, last_bytes, on_close=self._port.visitor_left)
+
+    def broken(self, error: OSError) -> None:
+        """The visitor has gone."""
+        self.close()
+
+    def close(self, *, with_reset: bool = False) -> None:
+        """Close the connection."""
+        if not self.is_closed:
+            super().close(with_reset=with_reset)
+            self._leave()
+            self._port.visitor_left()
+
+    def _leave(self) -> None:
+        """Leave the socket to somebody else."""
+        self.is_closed = True
+        self.board.clear_deadline(self)
+        if self._session is not None:
+            self._session.forget_opener(self)
+            self._session = None
+        current, self._upstream = self._upstream, None
+        if current is not None:
+            current.reset()
+        for upstream in list(self._upstreams.values()):
+            upstream.close()
