@@ -80,7 +80,6 @@ class Upstream:
     def begin(self, request: RequestHead, data: bytes) -> None:
         """Send the head of the next request; `send` its body, if it has one."""
         self.request = request
-        self.has_begun = False
         self._reader = ResponseHeadReader()
         self._body = None
         self.send(data)
@@ -223,6 +222,7 @@ class Upstream:
         self._send(out)
         if not self.is_over:
             self.request = self._response = None
+            self.has_begun = False
             self.has_answered = True
             self.visitor.response_complete(self)
 

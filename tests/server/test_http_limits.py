@@ -238,6 +238,24 @@ async def test_after_a_request_with_a_body_the_services_time_begins_with_the_bod
         assert parse(await receive_rest(visitor)).status == 504
 
 
+async def test_a_further_request_gives_the_service_as_much_time_as_the_first_one(start_server) -> None:
+    async def answer_later(one: Tenant, stream: trio.abc.HalfCloseableStream, number: int, head: bytes) -> None:
+        if len(one.heads) > 1:
+            async with await connect(server.public) as stalling:  # The limit for bodies passes in the meantime.
+                await stalling.send_all(request("/", "Content-Length: 10", host="other.localhost", method="POST"))
+                assert parse(await receive_rest(stalling)).status == 408
+        await answer_by_name(one, stream, number, head)
+
+    server = await start_server(timeouts=only(body=SHORT))
+    async with (
+        tenant(server.control, "app", answer_later),
+        tenant(server.control, "other", say_nothing),
+        conversation(server.public) as visitor,
+    ):
+        assert (await visitor.ask("/1")).status == 200
+        assert (await visitor.ask("/2")).text == "app 1 /2"
+
+
 async def test_an_upgraded_connection_has_no_limit_of_http(start_server) -> None:
     server = await start_server(timeouts=only(idle=SHORT, body=SHORT))
     async with registered_client(server.control) as client, await connect(server.public) as visitor:
