@@ -40,6 +40,10 @@ class FieldEdits:
                 added.append(f"{match[2]}: {match[3]}\r\n".encode())
         return cls(frozenset(removed), tuple(added))
 
+    def confined(self, base: str) -> "FieldEdits":
+        """Return them with cookies that are not for all tunnels of the server whose domain is *base*."""
+        return attrs.evolve(self, added=tuple(_confined_line(line, base) for line in self.added))
+
 
 NO_EDITS: Final = FieldEdits()
 
@@ -191,6 +195,11 @@ def confine_cookie(value: bytes, base: str) -> bytes:
     first, *attributes = value.split(b";")
     kept = [attribute for attribute in attributes if not _is_domain_above(attribute, base)]
     return b";".join([first, *kept])
+
+
+def _confined_line(line: bytes, base: str) -> bytes:
+    name, _, value = line.removesuffix(b"\r\n").partition(b": ")
+    return b"%s: %s\r\n" % (name, confine_cookie(value, base)) if name.lower() == b"set-cookie" else line
 
 
 def _is_domain_above(attribute: bytes, base: str) -> bool:

@@ -73,7 +73,7 @@ def admit_http(request: Register, session: Session, settings: ServerSettings, re
         local=request.local,
         host_header=_host_header(request.host_header),
         request_edits=_edits(request.request_headers),
-        response_edits=_edits(request.response_headers),
+        response_edits=_edits(request.response_headers).confined(registry.domain),
         has_stream_header=request.stream_header,
     )
     rival = registry.rival(registration)

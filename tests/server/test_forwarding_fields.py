@@ -229,6 +229,14 @@ async def test_a_cookie_is_not_set_for_other_tunnels(trusting: RunningServer) ->
     assert fields_of(head, "Set-Cookie") == ["a=1; Path=/", "b=2; Domain=app.tunnel.example", "c=3"]
 
 
+async def test_an_edit_does_not_set_a_cookie_for_other_tunnels_either(trusting: RunningServer) -> None:
+    edits = ["set-cookie: a=1; Domain=tunnel.example; Path=/", "Set-Cookie: b=2; Domain=app.tunnel.example"]
+    async with tenant(trusting.control, "app", response_headers=edits):
+        received = await ask(trusting.public, app_request())
+    head = received.partition(b"\r\n\r\n")[0]
+    assert fields_of(head, "Set-Cookie") == ["a=1; Path=/", "b=2; Domain=app.tunnel.example"]
+
+
 async def test_an_upgrade_does_not_set_a_cookie_for_other_tunnels_either(trusting: RunningServer) -> None:
     async def upgrade(one: Tenant, stream: trio.abc.HalfCloseableStream, number: int, head: bytes) -> None:
         await stream.send_all(
