@@ -254,7 +254,8 @@ class Patch(Endpoint):
 
     def broken(self, error: OSError) -> None:
         """The socket failed.  What it had received before is still worth moving."""
-        if not self.is_connecting and self.has_more and not self._has_read_all and not self._stream.is_over:
+        # Whatever `has_more` says: the bytes may have come with the failure, and not have been announced yet.
+        if not self.is_connecting and not self._has_read_all and not self._stream.is_over:
             self.has_more = False
             self._move_rest()
         self._stream.reset(self.reset_code)

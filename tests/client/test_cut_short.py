@@ -160,3 +160,22 @@ async def test_an_answer_whose_sender_closes_over_unread_bytes_arrives(tunnel_to
         await visitor.send_all(request(method="POST", body=bytes(100_000)))
         answer = await receive_answer(visitor)
         assert (answer.status, answer.body) == (413, bytes(1000))
+
+
+@kinds
+async def test_so_it_does_on_a_connection_that_has_been_used_before(tunnel_to, kind: TunnelKind) -> None:
+    async def refuse_the_second(connection: trio.SocketStream) -> None:
+        await receive_head(connection)
+        await connection.send_all(response())
+        await receive_head(connection)
+        await connection.send_all(refusal)
+        await trio.aclose_forcefully(connection)
+
+    refusal = response(bytes(1000), status="413 Content Too Large")
+    place = await tunnel_to(refuse_the_second, kind=kind)
+    async with await connect(place.public) as visitor:
+        await visitor.send_all(request())
+        assert (await receive_answer(visitor)).status == 200
+        await visitor.send_all(request(method="POST", body=bytes(100_000)))
+        answer = await receive_answer(visitor)
+        assert (answer.status, answer.body) == (413, bytes(1000))
