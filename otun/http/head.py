@@ -208,9 +208,12 @@ class ResponseHeadReader(HeadReader[ResponseHead, HttpResponseParser]):
         if version is None:
             raise BadResponse("it speaks neither HTTP/1.1 nor HTTP/1.0")
         findings = self._findings
+        status = self._parser.get_status_code()
+        if status < 100:  # Any three digits are syntax; who sees these could take them for anything.
+            raise BadResponse(f"its status {status:03d} is under 100")
         if len(findings.reason.translate(None, _UNFIT_FOR_A_REASON)) < len(findings.reason):
             raise BadResponse("its reason phrase has control characters")
-        return _response_head(self._parser.get_status_code(), findings.reason, version, findings.fields)
+        return _response_head(status, findings.reason, version, findings.fields)
 
     def _refusal(self, error: HttpParserError) -> BadResponse:
         return BadResponse(f"it is malformed: {error}")

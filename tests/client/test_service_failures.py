@@ -204,8 +204,8 @@ async def test_a_reset_within_the_body_cuts_the_answer_short(tunnel_to) -> None:
 
 @pytest.mark.parametrize(
     "sent",
-    [b"220 mail.example ESMTP\r\n\r\n", b"\0\1\2\r\n\r\n", b"HTTP/3.0 200 OK\r\n\r\n"],
-    ids=["SMTP", "binary", "HTTP/3"],
+    [b"220 mail.example ESMTP\r\n\r\n", b"\0\1\2\r\n\r\n", b"HTTP/3.0 200 OK\r\n\r\n", b"HTTP/1.1 099 No\r\n\r\n"],
+    ids=["SMTP", "binary", "HTTP/3", "no status"],
 )
 async def test_what_is_no_http_is_502_and_names_the_service(tunnel_to, sent: bytes) -> None:
     async def answer(connection: trio.SocketStream) -> None:
