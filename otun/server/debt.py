@@ -21,6 +21,10 @@ class Debt:
         self._creditor = creditor
         self._size += size
 
+    def is_owed_to(self, creditor: YamuxStream) -> bool:
+        """Whether anything is owed to *creditor*."""
+        return self._creditor is creditor
+
     def pay(self, size: int) -> None:
         """Give the stream back *size* bytes, or what is owed to it."""
         creditor, size = self._creditor, min(size, self._size)

@@ -242,7 +242,8 @@ class Upstream:
         try:
             self.is_persistent = False
             if self.request is None:
-                self.close()
+                if not self.visitor.owes(self):  # Else the visitor closes it later.
+                    self.close()
             elif self._body is None:
                 self.visitor.response_is_missing(self, is_silent=self._reader.is_untouched)
             elif not self._body.is_complete:
@@ -260,6 +261,9 @@ class Upstream:
 
     def stream_reset(self, code: int) -> None:
         """The far side gave up."""
+        if self.request is None and self.stream.unread:
+            self.is_persistent = False  # It had finished before: what it brought counts until the visitor has it.
+            return
         self._lost(is_reset=code == ResetCode.SERVICE_RESET)
 
     def connection_lost(self) -> None:

@@ -87,7 +87,7 @@ class Visitor(PhasedEndpoint):
         self._body: BodyReader | None = None
         self._registration: Registration | None = None
         self._session: Session | None = None  # The one that a stream is waited for.
-        self._upstream: Upstream | None = None  # The one that is answering.
+        self._upstream: Upstream | None = None  # The one whose answer is awaited, or on its way to the visitor.
         self._upstreams: dict[Registration, Upstream] = {}
         self._is_closing = False  # After this response.
         self._debt = Debt()
@@ -320,17 +320,18 @@ class Visitor(PhasedEndpoint):
         """Go on with the next request, when the visitor has taken this response."""
         if self.is_closed:
             return
-        is_whole = self._phase is Phase.RESPONSE
-        self._upstream = None
         self._phase = Phase.SENDING
-        if not is_whole:
-            upstream.reset()
-        elif not upstream.is_persistent:
-            upstream.close()
         if not self.unsent:
             self._response_sent()
 
     def _response_sent(self) -> None:
+        # Not before: for as long as the stream lives, what was kept of it counts.
+        upstream, self._upstream = self._upstream, None
+        assert upstream is not None
+        if self._body is not None:
+            upstream.reset()
+        elif not upstream.is_persistent:
+            upstream.close()
         self._head = self._registration = self._body = None
         if self._is_closing:
             self._linger(b"")
@@ -429,6 +430,10 @@ class Visitor(PhasedEndpoint):
         else:
             upstream.stream.consume(size)
 
+    def owes(self, upstream: Upstream) -> bool:
+        """Whether something of the stream's has not left."""
+        return self._debt.is_owed_to(upstream.stream)
+
     def pay_debt(self, upstream: Upstream) -> None:
         """Count everything of the stream as read."""
         self._debt.settle(upstream.stream)
@@ -502,7 +507,7 @@ class Visitor(PhasedEndpoint):
             self._session.forget_opener(self)
             self._session = None
         current, self._upstream = self._upstream, None
-        if current is not None:
+        if current is not None and (current.request is not None or self._body is not None):
             current.reset()
         for upstream in list(self._upstreams.values()):
             upstream.close()

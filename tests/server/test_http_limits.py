@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 import trio
 
-from otun import HttpTimeouts
+from otun import HttpTimeouts, Session
 
 from .conversation import Conversation, Tenant, answer_by_name, conversation, tenant
 from .harness import RunningServer
@@ -441,6 +441,39 @@ async def test_an_upgraded_connection_counts_until_it_ends(start_server) -> None
 
 
 # What is held
+
+
+@pytest.mark.parametrize("end", ["finishes", "finishes and resets"])
+async def test_an_answer_counts_as_held_until_its_visitor_has_it_even_if_the_service_is_done(
+    start_server, registries, end: str
+) -> None:
+    async def answer(one: Tenant, stream: trio.abc.HalfCloseableStream, number: int, head: bytes) -> None:
+        nonlocal sent
+        await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n")
+        while session().statistics().buffered < 100_000:
+            await stream.send_all(bytes(10_000))
+            sent += 10_000
+            await one.client.session.ping()
+        await stream.send_eof()
+        if end == "finishes and resets":
+            stream.reset(1)  # type: ignore[attr-defined]
+        await one.client.session.ping()
+        is_done.set()
+
+    def session() -> Session:
+        (session,) = [tunnel.session for registry in registries for tunnel in registry._tunnels]
+        return session
+
+    sent, is_done = 0, trio.Event()
+    server = await start_server(timeouts=only())
+    async with tenant(server.control, "app", answer), await connect(server.public) as visitor:
+        await visitor.send_all(request().replace(b"HTTP/1.1", b"HTTP/1.0"))
+        await is_done.wait()
+        assert session().statistics().buffered >= 100_000
+        _, begun = await receive_head(visitor)
+        assert len(begun) + len(await receive_rest(visitor)) == sent
+        assert session().statistics().buffered == 0
+        assert [tunnel.streams for tunnel in registries[0]._tunnels] == [0]
 
 
 async def test_who_pipelines_and_reads_nothing_is_answered_no_further(start_server, registries) -> None:
