@@ -36,6 +36,9 @@ class Visitors:
         if self._on_visitor is not None:
             self._on_visitor(core, header)
             return
+        if len(self._unaccepted) >= 2 * self._session.limits.accept_backlog:
+            # At least half of them have gone: the session lets so many be there, and no more.
+            self._unaccepted = deque(one for one in self._unaccepted if one[0].state is not StreamState.RESET)
         stream = Stream.opened_by_peer(self._session, core)
         stream.visitor = header.source if header is not None else None
         self._unaccepted.append((stream, header))

@@ -5,6 +5,8 @@ import trio
 
 from otun import TcpAddress, Tunnel, TunnelSettings, open_tunnel
 from otun.client.opening import TunnelKind
+from otun.client.visitors import Visitors
+from otun.testing import session_pair
 
 from ..server.harness import RunningServer
 from ..server.raw_client import stream_count
@@ -83,6 +85,18 @@ async def test_who_left_before_forward_was_called_does_no_harm(server: RunningSe
             await visitor.send_all(request())
             assert (await receive_answer(visitor)).body == b"served"
         nursery.cancel_scope.cancel()
+
+
+async def test_those_who_left_before_they_were_accepted_are_not_kept(autojump_clock) -> None:
+    async with session_pair() as (client, server):
+        visitors = Visitors(client)
+        client.deliver_to(lambda core: visitors.arrived(core, None))
+        for _ in range(1000):
+            (await server.open_stream()).reset()
+            await server.ping()
+        assert len(visitors._unaccepted) <= 2 * client.limits.accept_backlog
+        stayed = await server.open_stream()
+        assert (await visitors.accept()).id == stayed.id
 
 
 async def test_300_early_visitors_are_all_served(server: RunningServer, start_service) -> None:
