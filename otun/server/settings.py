@@ -60,8 +60,8 @@ class HttpTimeouts:
     """Seconds for each phase of a visitor's HTTP connection.
 
     *head*: from a request's first byte to its last field.  *idle*: between two requests.  *body*: without a byte of a
-    body moving, in either direction; an event stream (`text/event-stream`) may be silent for longer.  *response*: from
-    the request's end to the response's head.
+    body moving, in either direction; an event stream (`text/event-stream`) may be silent for longer, until its visitor
+    has finished.  *response*: from the request's end to the response's head.
     """
 
     head: float = 10

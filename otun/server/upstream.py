@@ -103,6 +103,11 @@ class Upstream:
         self._pending += bytes(data)
         self._send_pending()
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether the visitor has finished: nothing more will be asked."""
+        return self._is_ending
+
     def send_eof(self) -> None:
         """Tell the far side, after everything, that nothing more will be asked."""
         self.is_persistent = False

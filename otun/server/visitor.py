@@ -469,10 +469,14 @@ class Visitor(PhasedEndpoint):
                 seconds = timeouts.body if is_stalled else timeouts.response
                 upstream.reset(ResetCode.SERVICE_TIMEOUT)
                 self._refuse(pages.local_service_timeout(upstream.registration.local, seconds))
-            case Phase.RESPONSE if upstream is not None and upstream.is_event_stream and not self.unsent:
+            case Phase.RESPONSE if upstream is not None and self._may_be_silent(upstream):
                 self.limit(timeouts.body)  # It is silent for as long as nothing happens.
             case _:
                 self.abort()
+
+    def _may_be_silent(self, upstream: Upstream) -> bool:
+        # A visitor who has finished has left, most likely, and only the next event would show that.
+        return upstream.is_event_stream and not upstream.is_ending and not self.unsent
 
     # Ending
 

@@ -202,6 +202,18 @@ async def test_an_event_stream_may_be_silent_for_longer(start_server, kind: str)
         await events.aclose()
 
 
+async def test_an_event_stream_whose_visitor_has_finished_may_not(start_server) -> None:
+    server = await start_server(timeouts=only(body=SHORT))
+    async with registered_client(server.control) as client, await connect(server.public) as visitor:
+        await visitor.send_all(request("/events"))
+        events = await client.session.accept()
+        await events.send_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
+        await receive_head(visitor)
+        await visitor.send_eof()
+        await receive_until_reset(visitor)
+        await client.see_no_streams_but_control()
+
+
 # The response's head
 
 
