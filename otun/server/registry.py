@@ -76,6 +76,11 @@ class Registry:
             for other in self._routes.get(host, ()):
                 if other.path == registration.path or not other.is_kin_of(registration):
                     return host
+        for host in registration.hosts:
+            # Nobody takes a name out of what a wildcard has given to another token.  Without tokens all are equal.
+            above = self._routes_of_wildcard(host.removeprefix("*.")) or ()
+            if any(other.owner != registration.owner for other in above):
+                return host
         return None
 
     def add(self, registration: Registration) -> None:
@@ -106,6 +111,8 @@ class Registry:
         The whole host is compared, never a part of it; else the longest wildcard counts.  On a server without a domain,
         a host that leads nowhere means the only tunnel there is.
         """
+        if host.startswith("*"):
+            return None  # Nobody's name, although the rules for Host allow it.
         routes = self._routes.get(host)
         if routes is None and self._has_wildcards:
             routes = self._routes_of_wildcard(host)

@@ -1,6 +1,7 @@
 """The public URL of a tunnel."""
 
 from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from ..addresses import TcpAddress
 from .settings import ServerSettings
@@ -18,8 +19,12 @@ def public_url(
     """Return where visitors find the tunnel *name*, which may have a *host* name of its own.
 
     *client_host* is the client's address and *reached_host* the one of ours that it connected to: a client on the same
-    machine is given a name under `localhost`, and another one the address that has worked for it.
+    machine is given a name under `localhost`, and another one the address that has worked for it.  Of a *public_url* in
+    the settings, the scheme and port count for own host names, too.
     """
+    if host is not None and settings.public_url is not None:
+        front = urlsplit(settings.public_url)
+        return f"{front.scheme}://{host}" if front.port is None else f"{front.scheme}://{TcpAddress(host, front.port)}"
     if host is not None:
         pass
     elif settings.public_url is not None:

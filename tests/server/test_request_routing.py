@@ -405,6 +405,23 @@ async def test_a_host_name_belongs_to_one_client(domain_server: RunningServer) -
         assert await refusal(domain_server, "other", hostnames=["shop2.example.org"]) == ""
 
 
+async def test_names_below_a_wildcard_belong_to_its_token(start_server) -> None:
+    server = await start_server(tokens=frozenset(("one", "two")), allow_hostnames=("*.example.org",))
+    async with tenant(server.control, "app", token="one", hostnames=["*.shop.example.org"]):
+        for hostname in ("a.shop.example.org", "*.a.shop.example.org", "*.shop.example.org"):
+            assert await refusal(server, "other", token="two", hostnames=[hostname]) == "name_taken", hostname
+            is_free = hostname != "*.shop.example.org"
+            assert (await refusal(server, "mine", token="one", hostnames=[hostname]) == "") == is_free
+        for hostname in ("shop.example.org", "*.example.org"):
+            assert await refusal(server, "other", token="two", hostnames=[hostname]) == ""
+
+
+async def test_a_host_spelt_like_a_wildcard_leads_nowhere(domain_server: RunningServer) -> None:
+    async with tenant(domain_server.control, "app", hostnames=["*.shop.example.org"]):
+        assert await reach(domain_server, "x.shop.example.org") == "app"
+        assert await reach(domain_server, "*.shop.example.org") == "404"
+
+
 async def test_names_below_a_tunnels_own_are_its_owners(domain_server: RunningServer) -> None:
     hostnames = [f"*.app.{DOMAIN}", f"api.app.{DOMAIN}"]
     async with tenant(domain_server.control, "app", hostnames=hostnames):

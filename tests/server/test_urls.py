@@ -57,6 +57,22 @@ def test_an_ipv6_address_is_told_in_brackets() -> None:
     assert url(client="2001:db8::7", reached="2001:db8::1") == "http://[2001:db8::1]:8080"
 
 
+@pytest.mark.parametrize(
+    ("public", "told"),
+    [
+        (None, "http://shop.example.org:8080"),
+        ("https://{name}.t.example", "https://shop.example.org"),
+        ("https://t.example:8443/{name}", "https://shop.example.org:8443"),
+    ],
+)
+def test_a_host_name_of_its_own_has_the_public_urls_scheme_and_port(public: str | None, told: str) -> None:
+    settings = ServerSettings(public_url=public, domain="tunnel.example.org")
+    url = public_url(
+        settings, "app", client_host="192.0.2.1", reached_host="192.0.2.9", public_port=8080, host="shop.example.org"
+    )
+    assert url == told
+
+
 async def test_a_client_is_told_the_url_with_the_port_that_the_system_chose(start_server) -> None:
     server = await start_server(domain="tunnel.example")
     async with raw_client(server.control) as client:
