@@ -42,7 +42,9 @@ class FieldEdits:
 
     def confined(self, base: str) -> "FieldEdits":
         """Return them with cookies that are not for all tunnels of the server whose domain is *base*."""
-        return attrs.evolve(self, added=tuple(_confined_line(line, base) for line in self.added))
+        return (
+            attrs.evolve(self, added=tuple(_confined_line(line, base) for line in self.added)) if self.added else self
+        )
 
 
 NO_EDITS: Final = FieldEdits()

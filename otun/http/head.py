@@ -79,7 +79,11 @@ class RequestHead:
 
 @attrs.define
 class ResponseHead:
-    """What a response's head says."""
+    """What a response's head says.
+
+    *kept* is `otun.http.forwarding`'s own note of the lines that are passed on, and *usual* the server's, of the whole
+    head as it is written to visitors whose connection goes on.
+    """
 
     status: int
     reason: bytes
@@ -88,6 +92,7 @@ class ResponseHead:
     special: list[Field] = attrs.field(factory=list, eq=False)
     framing: Framing = attrs.field(default=Framing(), eq=False)
     kept: bytes | None = attrs.field(default=None, eq=False, repr=False)
+    usual: bytes | None = attrs.field(default=None, eq=False, repr=False)
 
     @property
     def is_interim(self) -> bool:

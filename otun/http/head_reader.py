@@ -22,6 +22,8 @@ MAX_KNOWN: Final = 1024
 MAX_KNOWN_SIZE: Final = 1024
 """Bytes in such a head."""
 
+_LINE_ENDS: Final = (b"\r", b"\n")
+
 HeadT = TypeVar("HeadT")
 ParserT = TypeVar("ParserT", HttpRequestParser, HttpResponseParser)
 
@@ -110,7 +112,8 @@ class HeadReader(Generic[HeadT, ParserT]):
         before = len(self._received)
         received = self._received + data if before else data
         # A strict parser takes CR LF alone for a line's end, so this is where it sees the head end, too.
-        end = received.find(b"\r\n\r\n", self._first_line(received, before))
+        start = self._first_line(received, before) if before or received[:1] in _LINE_ENDS else 0
+        end = received.find(b"\r\n\r\n", start)
         if end >= 0:
             end += 4
             self.rest = received[end:]

@@ -15,7 +15,7 @@ from ..http.body import (
     as_chunks,
     last_chunk,
 )
-from ..http.forwarding import write_response
+from ..http.forwarding import NO_EDITS, write_response
 from ..http.head import RequestHead, ResponseHead, ResponseHeadReader
 from ..http.head_reader import MAX_HEAD_SIZE
 from ..yamux import YamuxStream
@@ -143,16 +143,41 @@ class Upstream:
     def data_received(self, data: memoryview) -> None:
         """Pass the response on."""
         try:
-            if self.request is None:
+            request = self.request
+            if request is None:
                 # Whatever it is, it answers nothing that was asked: the next request must not get it.
                 self.stream.consume(len(data))
                 self.reset()
                 return
-            self._receive(data)
+            if self._body is not None or not self._pass_usual(request, data):
+                self._receive(data)
             if not self.is_over:
                 self.visitor.owe(self, len(data))
         except Exception:
             self._failed()
+
+    def _pass_usual(self, request: RequestHead, data: memoryview) -> bool:
+        """Pass on a small answer that is whole, and whose head has come before; else do nothing, and return False.
+
+        It does what `_receive` does, in a third of the time.
+        """
+        if len(data) > JOIN_LIMIT or request.method == "HEAD" or request.version == "1.0":
+            return False
+        received = bytes(data)
+        end = received.find(b"\r\n\r\n") + 4
+        head = ResponseHeadReader.known.find(received[:end])
+        if head is None or head.usual is None or len(received) - end != head.framing.content_length:
+            return False
+        if not self._reader.is_untouched or self.registration.response_edits is not NO_EDITS:
+            return False
+        if not self.visitor.goes_on_behind_answer:
+            return False
+        self.request = None
+        self.has_answered = True
+        self.visitor.send(head.usual + received[end:])
+        if not self.is_over:
+            self.visitor.response_complete(self)
+        return True
 
     def _receive(self, data: memoryview) -> None:
         out: list[Data] = []
@@ -200,10 +225,12 @@ class Upstream:
         self._body, framing, is_ended_by_close = _frame_response(head, request)
         self._is_chunking = framing is _CHUNKED
         self._response = head
-        out.append(self._write(head, framing + self.visitor.response_begins(is_ended_by_close=is_ended_by_close)))
-
-    def _write(self, head: ResponseHead, framing: bytes) -> bytes:
-        return write_response(head, framing, base=self.visitor.base_domain, edits=self.registration.response_edits)
+        edits = self.registration.response_edits
+        connection = self.visitor.response_begins(is_ended_by_close=is_ended_by_close)
+        written = write_response(head, framing + connection, base=self.visitor.base_domain, edits=edits)
+        if isinstance(self._body, LengthBody) and head.is_persistent and head.kept is not None:
+            head.usual = None if connection or edits is not NO_EDITS else written
+        out.append(written)
 
     def _receive_body(self, data: memoryview, out: list[Data]) -> None:
         body = self._body

@@ -303,6 +303,11 @@ class Visitor(PhasedEndpoint):
         """The domain under which all tunnels have their names."""
         return self._port.base_domain
 
+    @property
+    def goes_on_behind_answer(self) -> bool:
+        """Whether the request is whole, and the connection stays open behind its answer."""
+        return self._phase is Phase.RESPONSE and not self._is_closing
+
     def response_begins(self, *, is_ended_by_close: bool) -> bytes:
         """Return the fields that say what becomes of the connection after the response whose head is there."""
         head = self._head
