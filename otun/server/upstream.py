@@ -228,8 +228,9 @@ class Upstream:
         edits = self.registration.response_edits
         connection = self.visitor.response_begins(is_ended_by_close=is_ended_by_close)
         written = write_response(head, framing + connection, base=self.visitor.base_domain, edits=edits)
-        if isinstance(self._body, LengthBody) and head.is_persistent and head.kept is not None:
-            head.usual = None if connection or edits is not NO_EDITS else written
+        is_usual = isinstance(self._body, LengthBody) and head.is_persistent and head.kept is not None
+        if is_usual and not connection and edits is NO_EDITS:
+            head.usual = written
         out.append(written)
 
     def _receive_body(self, data: memoryview, out: list[Data]) -> None:

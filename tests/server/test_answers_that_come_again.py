@@ -58,13 +58,22 @@ async def test_answers_that_need_another_form_get_it(server: RunningServer) -> N
         assert await visitor.ask("/") == first
         last = parse(await ask(server.public, request("/", "Connection: close")))
         assert (last.fields["Connection"], last.text) == ("close", "hello")
+        assert await visitor.ask("/") == first
         old = await ask(server.public, b"GET / HTTP/1.0\r\nHost: app.localhost\r\n\r\n")
         assert parse(old).fields["Connection"] == "close"
+        assert await visitor.ask("/") == first
         kept = b"GET / HTTP/1.0\r\nHost: app.localhost\r\nConnection: keep-alive\r\n\r\n"
         async with conversation(server.public) as other:
             for _ in range(2):
                 await other.stream.send_all(kept)
                 assert (await other.receive()).fields["Connection"] == "keep-alive"
+
+
+async def test_an_empty_answer_to_head_may_have_a_length(server: RunningServer) -> None:
+    async with tenant(server.control, "app", answering(response())), conversation(server.public) as visitor:
+        for _ in range(4):
+            assert (await visitor.ask("/")).fields == {"Content-Length": "0"}
+            assert (await visitor.ask("/", method="HEAD")).fields == {"Content-Length": "0"}
 
 
 async def test_a_tunnel_that_edits_its_answers_gets_none_of_anothers(server: RunningServer) -> None:
