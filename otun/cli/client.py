@@ -12,7 +12,16 @@ from ..client import open_tunnels
 from ..errors import ConfigurationError
 from .escaping import escape_text
 from .layers import Layers, Value, flag_for, parse_switch, variable_for
-from .options import CommonFlags, ConfigOption, LogLevelOption, VerboseOption, VersionOption, prepare, prepare_with_file
+from .options import (
+    CommonFlags,
+    ConfigOption,
+    LogLevelOption,
+    VerboseOption,
+    VersionOption,
+    flags_of,
+    prepare,
+    prepare_with_file,
+)
 from .output import Output, open_stdout
 from .request_log import open_request_printer
 from .signals import run_until_signal
@@ -92,20 +101,7 @@ def client(
     version: VersionOption = False,
 ) -> None:
     """Open a tunnel: visitors of its public URL reach the local service."""
-    flags: dict[str, Value] = {
-        "server": server,
-        "local": local,
-        "name": name,
-        "token": token,
-        "hostname": hostname,
-        "path": path,
-        "host_header": host_header,
-        "request_header": request_header,
-        "response_header": response_header,
-        "proxy_protocol": proxy_protocol,
-        "log_requests": log_requests,
-    }
-    run_client(CommonFlags.given(context, config, log_level, verbose), flags)
+    run_client(CommonFlags.given(context, config, log_level, verbose), flags_of(context))
 
 
 def http(
@@ -128,19 +124,8 @@ def http(
 ) -> None:
     """Open a tunnel to TARGET, for instance `otun http 3000`; the short form of `otun client`."""
     parse_local_address(target)  # here, so that a mistake in it is not called one of --local
-    flags: dict[str, Value] = {
-        "server": server,
-        "local": target,
-        "name": name,
-        "token": token,
-        "hostname": hostname,
-        "path": path,
-        "host_header": host_header,
-        "request_header": request_header,
-        "response_header": response_header,
-        "proxy_protocol": proxy_protocol,
-        "log_requests": log_requests,
-    }
+    flags = flags_of(context)
+    flags["local"] = flags.pop("target")
     run_client(CommonFlags.given(context, config, log_level, verbose), flags)
 
 
@@ -159,14 +144,8 @@ def tcp(
 ) -> None:
     """Open a raw TCP tunnel to TARGET, for instance `otun tcp 22 --remote-port 2222`."""
     parse_local_address(target)
-    flags: dict[str, Value] = {
-        "server": server,
-        "local": target,
-        "remote_port": remote_port,
-        "name": name,
-        "token": token,
-        "proxy_protocol": proxy_protocol,
-    }
+    flags = flags_of(context)
+    flags["local"] = flags.pop("target")
     run_client(CommonFlags.given(context, config, log_level, verbose), flags, kind="tcp")
 
 
@@ -183,8 +162,7 @@ def start(
 ) -> None:
     """Open the tunnels that stand in the configuration file, in [[tunnel]] tables: all, or those with these NAMES."""
     common = CommonFlags.given(context, config, log_level, verbose)
-    flags: dict[str, Value] = {"server": server, "token": token, "log_requests": log_requests}
-    layers, file = prepare_with_file("client", common, flags)
+    layers, file = prepare_with_file("client", common, flags_of(context))
     _run(read_client_options(layers, select_tunnels(file, names or [])))
 
 

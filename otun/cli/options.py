@@ -75,6 +75,15 @@ def prepare_with_file(
     return layers, file
 
 
+def flags_of(context: typer.Context) -> dict[str, Value]:
+    """Return what was given for a command's own parameters, by name: those of every command are left out.
+
+    So a command declares its parameters for typer, and does not list them again.
+    """
+    common = {"config", "log_level", "verbose", "version"}
+    return {name: value for name, value in context.params.items() if name not in common}
+
+
 def find_config(common: CommonFlags) -> ConfigFile:
     """Read the configuration file that is asked for, or the default one.  Raises `ConfigurationError`."""
     path = common.config or os.environ.get("OTUN_CONFIG")

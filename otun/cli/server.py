@@ -17,7 +17,7 @@ from ..control.names import normalize_hostname
 from ..server import HttpTimeouts, Server, ServerSettings, serve
 from .descriptors import raise_descriptor_limit
 from .layers import Layers, parse_count, parse_seconds
-from .options import CommonFlags, ConfigOption, LogLevelOption, VerboseOption, VersionOption, prepare
+from .options import CommonFlags, ConfigOption, LogLevelOption, VerboseOption, VersionOption, flags_of, prepare
 from .output import Output, open_stdout, warn
 from .signals import run_until_signal
 from .state import claim_state_folder
@@ -110,25 +110,8 @@ def server(
     version: VersionOption = False,
 ) -> None:
     """Run the server: clients open tunnels on its control port, visitors reach them through its public port."""
-    flags = {
-        "control": control,
-        "public": public,
-        "domain": domain,
-        "public_url": public_url,
-        "tokens_file": tokens_file,
-        "state": state,
-        "allow_hostname": allow_hostname,
-        "tcp_ports": tcp_ports,
-        "trusted_proxy": trusted_proxy,
-        "head_timeout": head_timeout,
-        "idle_timeout": idle_timeout,
-        "body_timeout": body_timeout,
-        "response_timeout": response_timeout,
-        "max_connections": max_connections,
-        "max_streams": max_streams,
-    }
     raise_descriptor_limit()
-    layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), flags)
+    layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), flags_of(context))
     folder = layers.read_path("state")
     with claim_state_folder(folder) if folder is not None else contextlib.nullcontext():
         run_until_signal(partial(serve_and_announce, read_server_settings(layers, folder), open_stdout()))

@@ -41,14 +41,11 @@ class ServerTable:
 
 
 @attrs.frozen(kw_only=True)
-class ClientTable:
-    """The table `[client]`."""
+class TunnelKeys:
+    """What `[client]` and `[[tunnel]]` both say of a tunnel."""
 
-    server: str | None = None
-    local: str | None = None
     name: str | None = None
-    subdomain: str | None = None
-    token: str | None = None
+    local: str | None = None
     hostname: tuple[str, ...] = ()
     path: str | None = None
     host_header: str | None = None
@@ -56,24 +53,24 @@ class ClientTable:
     response_header: tuple[str, ...] = ()
     remote_port: int | None = None
     proxy_protocol: bool | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ClientTable(TunnelKeys):
+    """The table `[client]`."""
+
+    server: str | None = None
+    subdomain: str | None = None
+    token: str | None = None
     log_requests: bool | None = None
     log_level: str | None = None
 
 
 @attrs.frozen(kw_only=True)
-class TunnelTable:
+class TunnelTable(TunnelKeys):
     """One table `[[tunnel]]`, for `otun start`."""
 
-    name: str | None = None
     kind: str | None = None
-    local: str | None = None
-    hostname: tuple[str, ...] = ()
-    path: str | None = None
-    host_header: str | None = None
-    request_header: tuple[str, ...] = ()
-    response_header: tuple[str, ...] = ()
-    remote_port: int | None = None
-    proxy_protocol: bool | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -62,6 +62,10 @@ class Framing(NamedTuple):
     options: frozenset[bytes] = frozenset()
     upgrade: bytes | None = None
 
+    def is_persistent(self, version: str) -> bool:
+        """Whether another message may follow on the connection (RFC 9112, section 9.3)."""
+        return b"close" not in self.options and (version == "1.1" or b"keep-alive" in self.options)
+
 
 def read_framing(fields: Iterable[Field], *, version: str) -> Framing:
     """Return what *fields* say; plain ones may be left out.

@@ -72,9 +72,8 @@ class RequestHead:
 
     @property
     def is_persistent(self) -> bool:
-        """Whether the visitor may send another request behind this one (RFC 9112, section 9.3)."""
-        options = self.framing.options
-        return b"close" not in options and (self.version == "1.1" or b"keep-alive" in options)
+        """Whether the visitor may send another request behind this one."""
+        return self.framing.is_persistent(self.version)
 
 
 @attrs.define
@@ -102,8 +101,7 @@ class ResponseHead:
     @property
     def is_persistent(self) -> bool:
         """Whether the origin takes another request on this connection."""
-        options = self.framing.options
-        return b"close" not in options and (self.version == "1.1" or b"keep-alive" in options)
+        return self.framing.is_persistent(self.version)
 
 
 class RequestHeadReader(HeadReader[RequestHead, HttpRequestParser]):

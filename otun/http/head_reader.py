@@ -1,5 +1,6 @@
-"""How a head is read, a request's or a response's: from pieces, by a parser, or from lines that are known."""
+"""How a head is read, a request's or a response's: from pieces, by a parser, or by bytes that are known."""
 
+from abc import ABC, abstractmethod
 from typing import Final, Generic, TypeVar
 
 from httptools import (
@@ -77,7 +78,7 @@ class KnownHeads(Generic[HeadT]):
         self._heads[received] = head
 
 
-class HeadReader(Generic[HeadT, ParserT]):
+class HeadReader(ABC, Generic[HeadT, ParserT]):
     """Reads a head from a connection's bytes, in whatever pieces they come.
 
     What is judged at a certain byte is judged at that byte only, so the answer does not depend on the pieces; limits
@@ -141,7 +142,7 @@ class HeadReader(Generic[HeadT, ParserT]):
     def _first_line(self, received: bytes, before: int) -> int:
         """Return from where on a blank line ends the head: empty lines may stand before it."""
         start = before - 3 if before > 3 else 0
-        if received[start : start + 1] in (b"\r", b"\n") and not received[:start].strip(b"\r\n"):
+        if received[start : start + 1] in _LINE_ENDS and not received[:start].strip(b"\r\n"):
             start = len(received) - len(received.lstrip(b"\r\n"))
         return start
 
@@ -168,22 +169,26 @@ class HeadReader(Generic[HeadT, ParserT]):
         received = self._received
         return (received.lstrip(b"\r\n") if received[:1] in b"\r\n" else received).partition(b"\r\n")[0]
 
+    @abstractmethod
     def _make_parser(self, findings: Findings) -> ParserT:
-        raise NotImplementedError
+        """Return a new parser that tells *findings*."""
 
+    @abstractmethod
     def _find_known(self, received: bytes) -> HeadT | None:
         """Return the head if the same bytes, or those that matter, were found to be sound before."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _learn(self, received: bytes, head: HeadT) -> None:
         """Take note of a sound head."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _complete_head(self) -> HeadT:
-        raise NotImplementedError
+        """Return the head that the parser has read.  Raises what `_refusal` returns."""
 
+    @abstractmethod
     def _refusal(self, error: HttpParserError) -> BadRequest | BadResponse:
-        raise NotImplementedError
+        """Return the error for bytes that the parser refuses."""
 
+    @abstractmethod
     def _too_large(self) -> BadRequest | BadResponse:
-        raise NotImplementedError
+        """Return the error for a head that is larger than `MAX_HEAD_SIZE`."""

@@ -248,24 +248,18 @@ def request_timeout(what: str, seconds: float) -> Page:
 
 def busy() -> Page:
     """The tunnel has as many visitors as it will take."""
-    return Page(
-        503,
-        "busy",
-        "Too many visitors at the moment",
-        ("This tunnel has as many open connections as it will take.", f"Try again in {RETRY_AFTER} seconds."),
-        RETRY_AFTER,
-    )
+    return _too_many("busy", "tunnel")
 
 
 def server_full() -> Page:
     """The server has as many connections as it will take."""
-    return Page(
-        503,
-        "server_full",
-        "Too many visitors at the moment",
-        ("This server has as many open connections as it will take.", f"Try again in {RETRY_AFTER} seconds."),
-        RETRY_AFTER,
-    )
+    return _too_many("server_full", "server")
+
+
+def _too_many(code: ErrorCode, what: str) -> Page:
+    has_all = f"This {what} has as many open connections as it will take."
+    again = f"Try again in {RETRY_AFTER} seconds."
+    return Page(503, code, "Too many visitors at the moment", (has_all, again), RETRY_AFTER)
 
 
 def _at(address: str) -> str:

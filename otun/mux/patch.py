@@ -114,11 +114,9 @@ class Patch(Endpoint):
         self._own += len(data) - self.send(data)
 
     def take_over(self, other: Endpoint) -> None:
-        """Go on for another owner of the same socket, which leaves with this call, with what it has not sent yet."""
-        self.has_more, self.has_hung_up = other.has_more, other.has_hung_up
-        self.unsent, other.unsent = other.unsent, None
+        """What *other* has not sent has not come from the stream."""
+        super().take_over(other)
         self._own = len(self.unsent or b"")
-        self.board.replace(self.sock, self)
 
     # Socket to stream
 
@@ -289,9 +287,8 @@ class Patch(Endpoint):
             self._leave()
 
     def _leave(self) -> None:
-        self.is_closed = True
+        self.leave()
         self._has_read_all = True
-        self.board.clear_deadline(self)
         if self._tap is not None:
             self._tap.ended(self.board.now)
         self._owner.patch_ended(self)

@@ -23,7 +23,6 @@ class HttpPort:
     def __init__(self, settings: ServerSettings, registry: Registry, board: Switchboard) -> None:
         self.registry = registry
         self.board = board
-        self.base_domain: str = settings.domain or "localhost"
         self.timeouts: HttpTimeouts = settings.timeouts
         self.max_streams: int = settings.max_streams
         self._max_connections = settings.max_connections

@@ -56,11 +56,11 @@ class ProxiedVisitor(Endpoint):
             self._become_visitor(header.source or self._peer, self._reader.rest)
 
     def _become_visitor(self, peer: TcpAddress, unread: bytes) -> None:
-        self._leave()
+        self.leave()
         Visitor(self._port, self.sock, peer, unread=unread).take_over(self)
 
     def _refuse(self, page: Page) -> None:
-        self._leave()
+        self.leave()
         LingeringClose(self.board, self.sock, page.write(), on_close=self._port.visitor_left)
 
     def deadline_passed(self) -> None:
@@ -79,7 +79,3 @@ class ProxiedVisitor(Endpoint):
         if not self.is_closed:
             super().close(with_reset=with_reset)
             self._port.visitor_left()
-
-    def _leave(self) -> None:
-        self.is_closed = True
-        self.board.clear_deadline(self)

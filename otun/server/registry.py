@@ -54,13 +54,12 @@ class Registry:
         self._routes: dict[str, list[Registration]] = {}  # By host; those with the longest path come first.
         self._has_wildcards = False  # Or had some.
         self._tunnels: set[Registration] = set()
-        self._names: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._tunnels)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names
+        return f"{name}{self._suffix}" in self._routes
 
     def host_of(self, name: str) -> str:
         """Return the host of a tunnel's name."""
@@ -89,10 +88,9 @@ class Registry:
         for host in self.hosts_of(registration):
             routes = self._routes.setdefault(host, [])
             routes.append(registration)
-            routes.sort(key=lambda route: len(route.path) if route.path != EVERY_PATH else 0, reverse=True)
+            routes.sort(key=lambda route: len(route.path), reverse=True)
         self._has_wildcards = self._has_wildcards or any(host.startswith("*.") for host in registration.hosts)
         self._tunnels.add(registration)
-        self._names.add(registration.name)
 
     def remove(self, registration: Registration) -> None:
         """Close the tunnel."""
@@ -102,8 +100,6 @@ class Registry:
             if not routes:
                 del self._routes[host]
         self._tunnels.remove(registration)
-        if all(registration.name != other.name for other in self._tunnels):
-            self._names.remove(registration.name)
 
     def find(self, host: str, path: bytes = EVERY_PATH) -> Registration | None:
         """Return the tunnel that *host*, in lower case and without a port, and *path* mean.

@@ -140,8 +140,7 @@ class TcpVisitor(Endpoint):
         stream = session.open_core(patch)
         patch.attach(stream)
         patch.take_over(self)
-        self.is_closed = True
-        self.board.clear_deadline(self)
+        self.leave()
         if registration.has_stream_header:
             stream.send_data(stream_header(registration.tunnel_id, peer, self.sock))
         patch.pull()

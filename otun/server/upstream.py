@@ -41,12 +41,12 @@ class Upstream:
     __slots__ = (
         "_body",
         "_is_chunking",
-        "_is_ending",
         "_pending",
         "_reader",
         "_response",
         "has_answered",
         "has_begun",
+        "is_ending",
         "is_over",
         "is_persistent",
         "registration",
@@ -63,12 +63,12 @@ class Upstream:
         self.has_answered: bool = False  # At least one request, before this one.
         self.has_begun: bool = False  # The visitor has got the beginning of the response.
         self.is_persistent: bool = True
+        self.is_ending: bool = False  # The visitor has finished: nothing more will be asked.
         self.is_over: bool = False
         self._reader = ResponseHeadReader()
         self._response: ResponseHead | None = None
         self._body: BodyReader | None = None
         self._is_chunking = False
-        self._is_ending = False  # Once `_pending` has left.
         self._pending = b""  # What the stream did not take: a head at most, and the frames of chunks.
         registration.streams += 1
 
@@ -103,22 +103,17 @@ class Upstream:
         self._pending += bytes(data)
         self._send_pending()
 
-    @property
-    def is_ending(self) -> bool:
-        """Whether the visitor has finished: nothing more will be asked."""
-        return self._is_ending
-
     def send_eof(self) -> None:
         """Tell the far side, after everything, that nothing more will be asked."""
         self.is_persistent = False
-        self._is_ending = True
+        self.is_ending = True
         self._send_pending()
 
     def _send_pending(self) -> None:
         while self._pending and (allowance := self.stream.send_allowance()):
             data, self._pending = self._pending[:allowance], self._pending[allowance:]
             self.stream.send_data(data)
-        if self._is_ending and not self._pending:
+        if self.is_ending and not self._pending:
             self.stream.send_eof()
 
     def window_opened(self) -> None:
@@ -172,11 +167,8 @@ class Upstream:
             return False
         if not self.visitor.goes_on_behind_answer:
             return False
-        self.request = None
-        self.has_answered = True
         self.visitor.send(head.usual + received[end:])
-        if not self.is_over:
-            self.visitor.response_complete(self)
+        self._end_response()
         return True
 
     def _receive(self, data: memoryview) -> None:
@@ -253,11 +245,14 @@ class Upstream:
         if self._is_chunking:
             out.append(last_chunk(body.trailers if isinstance(body, ChunkedBody) else []))
         self._send(out)
+        self._end_response()
+
+    def _end_response(self) -> None:
         if not self.is_over:
             self.request = self._response = None
             self.has_begun = False
             self.has_answered = True
-            self.visitor.response_complete(self)
+            self.visitor.response_complete()
 
     def _send(self, out: list[Data]) -> None:
         self.has_begun = self._body is not None

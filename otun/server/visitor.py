@@ -12,7 +12,7 @@ from ..addresses import TcpAddress
 from ..control.resets import ResetCode
 from ..errors import BadBody, BadRequest
 from ..http import forwarding, pages
-from ..http.body import BodyReader, ChunkedBody, LengthBody, as_chunks, last_chunk
+from ..http.body import BodyReader, ChunkedBody, Data, LengthBody, as_chunks, last_chunk
 from ..http.head import RequestHead, RequestHeadReader, ResponseHead
 from ..http.pages import Page
 from ..mux import Session
@@ -98,9 +98,8 @@ class Visitor(PhasedEndpoint):
         self.board.add(self.sock, self)
 
     def take_over(self, other: Endpoint) -> None:
-        """Go on for another owner of the socket, which has left it, with what it has read."""
-        self.has_more, self.has_hung_up = other.has_more, other.has_hung_up
-        self.board.replace(self.sock, self)
+        """Look at once at what there is."""
+        super().take_over(other)
         self.pull()
 
     # Reading requests
@@ -234,12 +233,19 @@ class Visitor(PhasedEndpoint):
                     body.end()
                 content, used = body.read(data)
             except BadBody as error:
-                self._body_is_bad(error, is_cut_short=not data)
+                if not data:
+                    self.abort()
+                else:
+                    self._give_up(upstream, pages.bad_request(BadRequest(str(error))))
                 return
             self._unread = data[used:] + self._unread
-            out = b"".join(as_chunks(content)) if isinstance(body, ChunkedBody) else content[0]
-            if isinstance(body, ChunkedBody) and body.is_complete:
-                out = b"".join((out, last_chunk(body.trailers)))
+            if isinstance(body, ChunkedBody):
+                chunks = as_chunks(content)
+                if body.is_complete:
+                    chunks.append(last_chunk(body.trailers))
+                out: Data = b"".join(chunks)
+            else:
+                out = content[0]
             self.limit(self._port.timeouts.body)
             if body.is_complete:
                 self._request_ended()
@@ -271,13 +277,12 @@ class Visitor(PhasedEndpoint):
         timeouts = self._port.timeouts
         self.limit(timeouts.body if upstream is not None and upstream.has_begun else timeouts.response)
 
-    def _body_is_bad(self, error: BadBody, *, is_cut_short: bool) -> None:
-        upstream = self._upstream
-        assert upstream is not None
-        if is_cut_short or upstream.has_begun:
+    def _give_up(self, upstream: Upstream, page: Page) -> None:
+        """Answer with *page*, if nothing of a response has left yet; else nothing is made to look complete."""
+        if upstream.has_begun:
             self.abort()
         else:
-            self._refuse(pages.bad_request(BadRequest(str(error))))
+            self._refuse(page)
 
     def _look_for_end(self) -> None:
         """Find out whether the visitor has finished sending: the local service may want to know that nobody waits."""
@@ -301,7 +306,7 @@ class Visitor(PhasedEndpoint):
     @property
     def base_domain(self) -> str:
         """The domain under which all tunnels have their names."""
-        return self._port.base_domain
+        return self._port.registry.domain
 
     @property
     def goes_on_behind_answer(self) -> bool:
@@ -321,7 +326,7 @@ class Visitor(PhasedEndpoint):
             return b"Connection: close\r\n"
         return b"Connection: keep-alive\r\n" if head.version == "1.0" else b""
 
-    def response_complete(self, upstream: Upstream) -> None:
+    def response_complete(self) -> None:
         """Go on with the next request, when the visitor has taken this response."""
         if self.is_closed:
             return
@@ -350,28 +355,27 @@ class Visitor(PhasedEndpoint):
 
     def response_is_missing(self, upstream: Upstream, *, is_silent: bool) -> None:
         """The stream has ended before the response's head was complete."""
-        if is_silent and not upstream.has_begun and self._may_repeat(upstream):
+        local = upstream.registration.local
+        if is_silent and self._may_repeat(upstream):
             self._repeat(upstream)
-        elif not upstream.has_begun:
-            local = upstream.registration.local
-            self._refuse(pages.empty_reply(local) if is_silent else pages.bad_response(local, "its head is cut short"))
         else:
-            self.abort()
+            page = pages.empty_reply(local) if is_silent else pages.bad_response(local, "its head is cut short")
+            self._give_up(upstream, page)
 
     def upstream_lost(self, upstream: Upstream, *, is_reset: bool) -> None:
         """The stream was reset, or its session has ended, before the response was complete."""
-        if upstream.has_begun:
-            self.abort()
-        elif is_reset and self._may_repeat(upstream):
+        if is_reset and self._may_repeat(upstream):
             self._repeat(upstream)
         else:
-            self._refuse(pages.local_service_reset(upstream.registration.local) if is_reset else pages.tunnel_lost())
+            page = pages.local_service_reset(upstream.registration.local) if is_reset else pages.tunnel_lost()
+            self._give_up(upstream, page)
 
     def _may_repeat(self, upstream: Upstream) -> bool:
         """Whether the request may just have met a local service that was closing an idle connection."""
         head = self._head
         return (
             upstream.has_answered
+            and not upstream.has_begun
             and head is not None
             and head.method in _REPEATABLE
             and not head.has_body
@@ -385,11 +389,8 @@ class Visitor(PhasedEndpoint):
         self._open_upstream(registration)
 
     def response_is_bad(self, upstream: Upstream, error: str) -> None:
-        """The response is no proper HTTP: nothing more of it is passed on, and nothing is made to look complete."""
-        if upstream.has_begun:
-            self.abort()
-        else:
-            self._refuse(pages.bad_response(upstream.registration.local, error))
+        """The response is no proper HTTP: nothing more of it is passed on."""
+        self._give_up(upstream, pages.bad_response(upstream.registration.local, error))
 
     def upgrade(self, upstream: Upstream, head: ResponseHead, rest: memoryview) -> None:
         """Relay bytes from now on: both sides speak another protocol."""
@@ -510,8 +511,7 @@ class Visitor(PhasedEndpoint):
 
     def _leave(self) -> None:
         """Leave the socket to somebody else."""
-        self.is_closed = True
-        self.board.clear_deadline(self)
+        self.leave()
         if self._session is not None:
             self._session.forget_opener(self)
             self._session = None

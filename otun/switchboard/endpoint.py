@@ -222,6 +222,17 @@ class Endpoint:
                 return
             self.finished()
 
+    def leave(self) -> None:
+        """Leave the socket to another member; no call comes after this."""
+        self.is_closed = True
+        self.board.clear_deadline(self)
+
+    def take_over(self, other: "Endpoint") -> None:
+        """Go on for the socket's last owner, who leaves it, with what that one has not sent or read yet."""
+        self.has_more, self.has_hung_up = other.has_more, other.has_hung_up
+        self.unsent, other.unsent = other.unsent, None
+        self.board.replace(self.sock, self)
+
     def close(self, *, with_reset: bool = False) -> None:
         """Close the socket; no call comes after this.  *with_reset* makes what was cut short look cut short."""
         if self.is_closed:

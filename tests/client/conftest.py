@@ -1,5 +1,7 @@
 """Fixtures of the client's tests."""
 
+import socket
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from ..server.fixtures import (
     start_service,
 )
 from ..server.harness import RunningServer, make_hung_tests_fail
-from ..server.services import Handler
+from ..server.services import Handler, address_of
 from .support import ForwardTo, Names, Place, forward_until_end
 
 __all__ = [
@@ -72,3 +74,25 @@ async def unreachable(request: pytest.FixtureRequest, nobody_listens: TcpAddress
         case _:
             Names()
             return TcpAddress("printer.home", 9100)
+
+
+@pytest.fixture
+def full_port() -> Iterator[TcpAddress]:
+    """A port whose queue is full: connecting to it is neither refused nor accepted."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen(0)
+        fillers = []
+        for _ in range(8):
+            filler = socket.socket()
+            fillers.append(filler)
+            filler.settimeout(0.2)
+            try:
+                filler.connect(sock.getsockname())
+            except TimeoutError:
+                break
+        else:
+            pytest.skip("this system queues connections without end")
+        yield address_of(sock)
+        for filler in fillers:
+            filler.close()

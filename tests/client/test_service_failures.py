@@ -1,7 +1,5 @@
 """A local service that fails: what the visitor is told, and what the request log says."""
 
-import socket
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -33,28 +31,6 @@ class Log:
             while len(self.exchanges) < count:
                 await self._news.park()
         return [(one.target, one.status, one.problem) for one in self.exchanges]
-
-
-@pytest.fixture
-def full_port() -> Iterator[TcpAddress]:
-    """A port whose queue is full: connecting to it is neither refused nor accepted."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        sock.listen(0)
-        fillers = []
-        for _ in range(8):
-            filler = socket.socket()
-            fillers.append(filler)
-            filler.settimeout(0.2)
-            try:
-                filler.connect(sock.getsockname())
-            except TimeoutError:
-                break
-        else:
-            pytest.skip("this system queues connections without end")
-        yield address_of(sock)
-        for filler in fillers:
-            filler.close()
 
 
 def check(answer: Answer, status: int, code: str, address: object) -> None:

@@ -1,39 +1,14 @@
 """A local service that takes its time, or whose system has no room for another connection."""
 
-import socket
-from collections.abc import Iterator
-
 import pytest
 import trio
 
 from otun import TcpAddress
 
 from ..server.harness import RunningServer
-from ..server.services import address_of, receive_head, response
+from ..server.services import receive_head, response
 from ..server.visitors import connect, fetch, receive_answer, request
 from .support import ForwardTo
-
-
-@pytest.fixture
-def full_port() -> Iterator[TcpAddress]:
-    """A port whose queue is full: connecting to it is neither refused nor accepted."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        sock.listen(0)
-        fillers = []
-        for _ in range(8):
-            filler = socket.socket()
-            fillers.append(filler)
-            filler.settimeout(0.2)
-            try:
-                filler.connect(sock.getsockname())
-            except TimeoutError:
-                break
-        else:
-            pytest.skip("this system queues connections without end")
-        yield address_of(sock)
-        for filler in fillers:
-            filler.close()
 
 
 async def test_a_service_that_does_not_accept_gives_a_504_page_in_the_end(
