@@ -186,10 +186,10 @@ class SendQueue:
         frame.
         """
         invited = self._invited
-        limit = self._limits.send_queue - self._leaving_bytes
         self._is_refilling = True
         try:
-            while self.queued_bytes + len(invited) * SHARED_FRAME_SIZE < limit:
+            # What leaves may grow meanwhile: a handler's frame can make the transport take everything at once.
+            while self._leaving_bytes + self.queued_bytes + len(invited) * SHARED_FRAME_SIZE < self._limits.send_queue:
                 self._was_sparse = bool(self._waiting_sparse) and not (self._was_sparse and self._waiting)
                 waiting = self._waiting_sparse if self._was_sparse else self._waiting
                 if not waiting:
