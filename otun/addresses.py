@@ -1,7 +1,7 @@
 """Addresses as people write them: `:4443`, `host:4443`, `[::1]:4443`, `3000`, `unix:PATH`."""
 
 import re
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TypeAlias
 
 import attrs
@@ -35,6 +35,17 @@ class UnixAddress:
 LocalAddress: TypeAlias = TcpAddress | UnixAddress
 
 
+@attrs.frozen
+class LocalTarget:
+    """A local service: its address, and whether it speaks TLS."""
+
+    address: LocalAddress
+    is_encrypted: bool = False
+
+    def __str__(self) -> str:
+        return f"https://{self.address}" if self.is_encrypted else str(self.address)
+
+
 def parse_listen_address(text: str) -> TcpAddress:
     """Read `:PORT`, `HOST:PORT` or `[IPV6]:PORT`; port 0 lets the system choose.  Raises `AddressError`."""
     return _parse_tcp(text, lowest_port=0, is_host_required=False)
@@ -66,6 +77,35 @@ def parse_network(text: str) -> IPv4Network | IPv6Network:
         return ip_network(text)
     except ValueError:
         raise AddressError(f"{text!r} is no IP address and no network; write one such as 10.0.0.0/8") from None
+
+
+def is_loopback_host(host: str) -> bool:
+    """Whether *host* is this machine by its very name: an address such as 127.0.0.1, or `localhost`."""
+    name = host.lower().removesuffix(".")
+    if name == "localhost" or name.endswith(".localhost"):  # RFC 6761, section 6.3
+        return True
+    try:
+        return ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def parse_local_target(text: str) -> LocalTarget:
+    """Read what `parse_local_address` reads, and `http://HOST[:PORT]` or `https://HOST[:PORT]`.
+
+    Raises `AddressError`.
+    """
+    scheme, mark, rest = text.partition("://")
+    if not mark:
+        return LocalTarget(parse_local_address(text))
+    default_port = {"http": 80, "https": 443}.get(scheme.lower())
+    if default_port is None:
+        raise AddressError(f"{text!r} begins with {scheme}://; a local service is PORT, HOST:PORT or https://HOST:PORT")
+    rest = rest.removesuffix("/")
+    if "/" in rest or "?" in rest:
+        raise AddressError(f"{text!r} has a path; write {scheme}://HOST:PORT: requests keep their own paths")
+    address = parse_server_address(rest, default_port=default_port)
+    return LocalTarget(address, is_encrypted=scheme.lower() == "https")
 
 
 def parse_local_address(text: str) -> LocalAddress:

@@ -25,6 +25,10 @@ class ServerUnreachable(OtunError):
     """The client could not connect to the server."""
 
 
+class ServerNotTrusted(OtunError):
+    """The server's certificate is not one that the client believes; nothing was said to it."""
+
+
 class RegistrationRefused(OtunError):
     """The server answered the registration with an error.
 

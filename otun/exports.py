@@ -1,6 +1,6 @@
 """The public API: what `import otun` offers."""
 
-from .addresses import TcpAddress, UnixAddress
+from .addresses import LocalTarget, TcpAddress, UnixAddress
 from .client import Tunnel, TunnelSettings, forward, open_tunnel, open_tunnels
 from .errors import (
     AddressError,
@@ -15,6 +15,7 @@ from .errors import (
     ProtocolError,
     RegistrationRefused,
     RemoteProtocolError,
+    ServerNotTrusted,
     ServerUnreachable,
 )
 from .http.exchange import Exchange
@@ -29,6 +30,9 @@ from .mux import (
     open_session,
 )
 from .server import HttpTimeouts, Server, ServerSettings, serve
+from .tls.contexts import CertificateFiles
+from .tls.fingerprints import Fingerprint
+from .tls.trust import Trust
 from .yamux import Allowance, Role, SessionLimits
 
 __all__ = [
@@ -36,20 +40,24 @@ __all__ = [
     "Allowance",
     "BadMessage",
     "BadProxyHeader",
+    "CertificateFiles",
     "ConfigurationError",
     "ControlChannel",
     "Exchange",
+    "Fingerprint",
     "HttpTimeouts",
     "InvalidName",
     "LimitExceeded",
     "ListenError",
     "LocalProtocolError",
+    "LocalTarget",
     "OtunError",
     "ProtocolError",
     "RegistrationRefused",
     "RemoteProtocolError",
     "Role",
     "Server",
+    "ServerNotTrusted",
     "ServerSettings",
     "ServerUnreachable",
     "Session",
@@ -60,6 +68,7 @@ __all__ = [
     "StreamReset",
     "StreamStatistics",
     "TcpAddress",
+    "Trust",
     "Tunnel",
     "TunnelSettings",
     "UnixAddress",

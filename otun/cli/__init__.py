@@ -1,4 +1,4 @@
-"""The command line: `otun server`, `client`, `http`, `tcp`, `start`, `demo`; `python -m otun.cli` is the same.
+"""The command line: `otun server`, `client`, `http`, `tcp`, `tls`, `start`, `demo`; `python -m otun.cli` is the same.
 
 Nothing is imported here, so that from the first milliseconds on Ctrl-C ends the program without a traceback.
 """

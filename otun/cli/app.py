@@ -3,7 +3,7 @@
 import typer
 
 from ..errors import OtunError
-from .client import client, http, start, tcp
+from .client import client, http, start, tcp, tls
 from .demo import demo
 from .exit_codes import EPILOG, ExitCode
 from .failures import report_failure
@@ -37,6 +37,7 @@ app.command(short_help="Run the server on a public machine.", epilog=EPILOG)(ser
 app.command(short_help="Open a tunnel to a local service.", epilog=EPILOG)(client)
 app.command(short_help="Short form: otun http 3000.", epilog=EPILOG)(http)
 app.command(short_help="Short form for raw TCP: otun tcp 22.", epilog=EPILOG)(tcp)
+app.command(short_help="Short form for TLS that ends at the local service: otun tls 8443.", epilog=EPILOG)(tls)
 app.command(short_help="Open the tunnels of the configuration file.", epilog=EPILOG)(start)
 app.command(short_help="Show a whole tunnel on this machine.", epilog=EPILOG)(demo)
 

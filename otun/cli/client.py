@@ -1,17 +1,28 @@
 """`otun client` and its short forms `otun http`, `otun tcp` and `otun start`: the part beside the local service."""
 
 from functools import partial
-from typing import Annotated, Final, Literal
+from typing import Annotated
 
 import attrs
 import trio
 import typer
 
-from ..addresses import LocalAddress, TcpAddress, parse_local_address, parse_server_address
-from ..client import open_tunnels
-from ..errors import ConfigurationError
+from ..addresses import LocalAddress, LocalTarget, parse_local_address, parse_local_target
+from ..client import TunnelKind, open_tunnels
+from .connection import (
+    CaOption,
+    ClientCertOption,
+    ClientKeyOption,
+    Connection,
+    FingerprintOption,
+    PlaintextOption,
+    ServerOption,
+    TokenOption,
+    missing,
+    read_connection,
+)
 from .escaping import escape_text
-from .layers import Layers, Value, flag_for, parse_switch, variable_for
+from .layers import Layers, Value, parse_switch
 from .options import (
     CommonFlags,
     ConfigOption,
@@ -25,10 +36,11 @@ from .options import (
 from .output import Output, open_stdout
 from .request_log import open_request_printer
 from .signals import run_until_signal
-from .tokens import check_token
 from .tunnels import (
     HostHeaderOption,
     HostnameOption,
+    LocalCaOption,
+    LocalInsecureOption,
     LocalTunnel,
     PathOption,
     ProxyProtocolOption,
@@ -39,29 +51,20 @@ from .tunnels import (
     select_tunnels,
 )
 
-DEFAULT_SERVER_PORT: Final = 4443
-
-ServerOption = Annotated[
-    str | None,
-    typer.Option(metavar="HOST[:PORT]", help=f"The server's control port [default port: {DEFAULT_SERVER_PORT}]."),
-]
 LocalOption = Annotated[
-    str | None, typer.Option(metavar="TARGET", help="The local service: PORT, HOST:PORT or unix:PATH.")
+    str | None,
+    typer.Option(metavar="TARGET", help="The local service: PORT, HOST:PORT, https://HOST:PORT or unix:PATH."),
 ]
 TargetArgument = Annotated[
+    str,
+    typer.Argument(metavar="TARGET", help="The local service: PORT, HOST:PORT, https://HOST:PORT or unix:PATH."),
+]
+RawTargetArgument = Annotated[
     str, typer.Argument(metavar="TARGET", help="The local service: PORT, HOST:PORT or unix:PATH.")
 ]
 NameOption = Annotated[
     str | None,
     typer.Option("--name", "--subdomain", metavar="NAME", help="The tunnel's name; the server chooses one otherwise."),
-]
-TokenOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TOKEN",
-        help="What the server asks for. Other users see it in the process list: "
-        "OTUN_TOKEN or the configuration file keep it to yourself.",
-    ),
 ]
 NamesArgument = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="The tunnels' names.")]
 LogRequestsOption = Annotated[
@@ -76,9 +79,8 @@ LogRequestsOption = Annotated[
 class ClientOptions:
     """What the client is to do; *log_requests* None leaves it to whether stdout is a terminal."""
 
-    server: TcpAddress
+    connection: Connection
     tunnels: tuple[LocalTunnel, ...]
-    token: str | None = attrs.field(default=None, repr=False)
     log_requests: bool | None = None
 
 
@@ -88,11 +90,18 @@ def client(
     local: LocalOption = None,
     name: NameOption = None,
     token: TokenOption = None,
+    plaintext: PlaintextOption = None,
+    ca: CaOption = None,
+    fingerprint: FingerprintOption = None,
+    client_cert: ClientCertOption = None,
+    client_key: ClientKeyOption = None,
     hostname: HostnameOption = None,
     path: PathOption = None,
     host_header: HostHeaderOption = None,
     request_header: RequestHeaderOption = None,
     response_header: ResponseHeaderOption = None,
+    local_ca: LocalCaOption = None,
+    local_insecure: LocalInsecureOption = None,
     proxy_protocol: ProxyProtocolOption = None,
     log_requests: LogRequestsOption = None,
     config: ConfigOption = None,
@@ -110,11 +119,18 @@ def http(
     server: ServerOption = None,
     name: NameOption = None,
     token: TokenOption = None,
+    plaintext: PlaintextOption = None,
+    ca: CaOption = None,
+    fingerprint: FingerprintOption = None,
+    client_cert: ClientCertOption = None,
+    client_key: ClientKeyOption = None,
     hostname: HostnameOption = None,
     path: PathOption = None,
     host_header: HostHeaderOption = None,
     request_header: RequestHeaderOption = None,
     response_header: ResponseHeaderOption = None,
+    local_ca: LocalCaOption = None,
+    local_insecure: LocalInsecureOption = None,
     proxy_protocol: ProxyProtocolOption = None,
     log_requests: LogRequestsOption = None,
     config: ConfigOption = None,
@@ -123,7 +139,7 @@ def http(
     version: VersionOption = False,
 ) -> None:
     """Open a tunnel to TARGET, for instance `otun http 3000`; the short form of `otun client`."""
-    parse_local_address(target)  # here, so that a mistake in it is not called one of --local
+    parse_local_target(target)  # here, so that a mistake in it is not called one of --local
     flags = flags_of(context)
     flags["local"] = flags.pop("target")
     run_client(CommonFlags.given(context, config, log_level, verbose), flags)
@@ -131,11 +147,16 @@ def http(
 
 def tcp(
     context: typer.Context,
-    target: TargetArgument,
+    target: RawTargetArgument,
     server: ServerOption = None,
     remote_port: RemotePortOption = None,
     name: NameOption = None,
     token: TokenOption = None,
+    plaintext: PlaintextOption = None,
+    ca: CaOption = None,
+    fingerprint: FingerprintOption = None,
+    client_cert: ClientCertOption = None,
+    client_key: ClientKeyOption = None,
     proxy_protocol: ProxyProtocolOption = None,
     config: ConfigOption = None,
     log_level: LogLevelOption = None,
@@ -149,11 +170,41 @@ def tcp(
     run_client(CommonFlags.given(context, config, log_level, verbose), flags, kind="tcp")
 
 
+def tls(
+    context: typer.Context,
+    target: RawTargetArgument,
+    server: ServerOption = None,
+    name: NameOption = None,
+    hostname: HostnameOption = None,
+    token: TokenOption = None,
+    plaintext: PlaintextOption = None,
+    ca: CaOption = None,
+    fingerprint: FingerprintOption = None,
+    client_cert: ClientCertOption = None,
+    client_key: ClientKeyOption = None,
+    proxy_protocol: ProxyProtocolOption = None,
+    config: ConfigOption = None,
+    log_level: LogLevelOption = None,
+    verbose: VerboseOption = False,
+    version: VersionOption = False,
+) -> None:
+    """Open a tunnel for TLS that ends at TARGET, for instance `otun tls 8443 --name app`: its key stays there."""
+    parse_local_address(target)
+    flags = flags_of(context)
+    flags["local"] = flags.pop("target")
+    run_client(CommonFlags.given(context, config, log_level, verbose), flags, kind="tls")
+
+
 def start(
     context: typer.Context,
     names: NamesArgument = None,
     server: ServerOption = None,
     token: TokenOption = None,
+    plaintext: PlaintextOption = None,
+    ca: CaOption = None,
+    fingerprint: FingerprintOption = None,
+    client_cert: ClientCertOption = None,
+    client_key: ClientKeyOption = None,
     log_requests: LogRequestsOption = None,
     config: ConfigOption = None,
     log_level: LogLevelOption = None,
@@ -166,14 +217,14 @@ def start(
     _run(read_client_options(layers, select_tunnels(file, names or [])))
 
 
-def run_client(common: CommonFlags, flags: dict[str, Value], *, kind: Literal["http", "tcp"] = "http") -> None:
+def run_client(common: CommonFlags, flags: dict[str, Value], *, kind: TunnelKind = "http") -> None:
     """Open the tunnel that *flags*, the environment and the configuration file describe, until a signal ends it."""
     layers = prepare("client", common, flags)
-    server = _read_server(layers)
-    local = layers.read("local", parse_local_address)
+    connection = read_connection(layers)
+    local = layers.read("local", parse_local_target)
     if local is None:
-        raise _missing("local", "which local service?", "PORT")
-    _run(read_client_options(layers, (read_tunnel(layers, local, kind=kind),), server=server))
+        raise missing("local", "which local service?", "PORT")
+    _run(read_client_options(layers, (read_tunnel(layers, local, kind=kind),), connection=connection))
 
 
 def _run(options: ClientOptions) -> None:
@@ -181,28 +232,13 @@ def _run(options: ClientOptions) -> None:
 
 
 def read_client_options(
-    layers: Layers, tunnels: tuple[LocalTunnel, ...], *, server: TcpAddress | None = None
+    layers: Layers, tunnels: tuple[LocalTunnel, ...], *, connection: Connection | None = None
 ) -> ClientOptions:
     """Return what *layers* ask for beside the *tunnels*.  Raises `ConfigurationError`."""
     return ClientOptions(
-        server=server or _read_server(layers),
+        connection=connection or read_connection(layers),
         tunnels=tunnels,
-        token=layers.read("token", check_token),
         log_requests=layers.read("log_requests", parse_switch),
-    )
-
-
-def _read_server(layers: Layers) -> TcpAddress:
-    server = layers.read("server", partial(parse_server_address, default_port=DEFAULT_SERVER_PORT))
-    if server is None:
-        raise _missing("server", "which server?", "HOST")
-    return server
-
-
-def _missing(setting: str, question: str, value: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"{question} Give {flag_for(setting)} {value}, or set {variable_for(setting)} "
-        f"or client.{setting} in the configuration file"
     )
 
 
@@ -211,21 +247,34 @@ async def forward_and_report(options: ClientOptions, output: Output) -> None:
 
     Raises what `otun.client.open_tunnels` and `otun.Tunnel.forward` raise, in groups.
     """
+    connection = options.connection
     is_logging = output.is_terminal if options.log_requests is None else options.log_requests
     async with (
         open_request_printer(output) as printer,
-        open_tunnels(options.server, [tunnel.settings for tunnel in options.tunnels], token=options.token) as tunnels,
+        open_tunnels(
+            connection.server,
+            [tunnel.settings for tunnel in options.tunnels],
+            token=connection.token,
+            trust=connection.trust,
+            plaintext=connection.plaintext,
+        ) as tunnels,
         trio.open_nursery() as nursery,
     ):
         on_exchange = printer.exchange_finished if is_logging else None
         for tunnel, asked in zip(tunnels, options.tunnels, strict=True):
             nursery.start_soon(
-                partial(tunnel.forward_to, asked.local, proxy_protocol=asked.proxy_protocol, on_exchange=on_exchange)
+                partial(
+                    tunnel.forward_to,
+                    asked.local.address,
+                    trust=asked.trust,
+                    proxy_protocol=asked.proxy_protocol,
+                    on_exchange=on_exchange,
+                )
             )
             output.write_line(describe_tunnel(tunnel.url, asked.local, is_terminal=output.is_terminal))
 
 
-def describe_tunnel(url: str, local: LocalAddress, *, is_terminal: bool) -> str:
+def describe_tunnel(url: str, local: LocalTarget | LocalAddress, *, is_terminal: bool) -> str:
     """Return the line that names the public URL: `URL → LOCAL` for people, the URL alone for scripts."""
     shown = escape_text(url)
     return f"{shown} → {local}" if is_terminal else shown

@@ -5,13 +5,14 @@
 2    used wrongly: an unknown option, a bad address, a configuration file with a mistake
 3    refused: the server did not accept the registration
 4    no connection: the server was not reached, or the session with it has ended
+5    not trusted: the server's certificate is not the right one
 130  interrupted by Ctrl-C (SIGINT)
 """
 
 import signal
 from enum import IntEnum
 
-from ..errors import ConfigurationError, InvalidName, RegistrationRefused, ServerUnreachable
+from ..errors import ConfigurationError, InvalidName, RegistrationRefused, ServerNotTrusted, ServerUnreachable
 from ..mux.errors import SessionClosed
 
 
@@ -23,6 +24,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     REFUSED = 3
     UNREACHABLE = 4
+    NOT_TRUSTED = 5
     INTERRUPTED = 130
 
 
@@ -34,6 +36,7 @@ Exit codes:
   2    wrong usage or configuration
   3    refused by the server
   4    server not reached, or the connection to it lost
+  5    server not trusted: its certificate is not the right one
   130  interrupted by Ctrl-C
 """
 
@@ -48,6 +51,8 @@ def exit_code_for(error: BaseException) -> ExitCode:
             return ExitCode.USAGE
         case RegistrationRefused():
             return ExitCode.REFUSED
+        case ServerNotTrusted():
+            return ExitCode.NOT_TRUSTED
         case ServerUnreachable() | SessionClosed():
             return ExitCode.UNREACHABLE
         case KeyboardInterrupt():

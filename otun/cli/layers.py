@@ -72,6 +72,14 @@ class Layers:
                 return layer.folder / os.path.expanduser(layer.values[setting])
         return None
 
+    def read_paths(self, setting: str) -> tuple[Path, ...]:
+        """Return all of the setting's paths, in the same way."""
+        for layer in self._layers:
+            if setting in layer.values:
+                paths = filter(None, layer.values[setting].split("\n"))
+                return tuple(layer.folder / os.path.expanduser(path) for path in paths)
+        return ()
+
 
 def open_layers(
     section: Literal["server", "client"],
@@ -125,6 +133,13 @@ def parse_seconds(text: str) -> float:
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) or not float(text):
         raise ConfigurationError(f"{text!r} is no number of seconds")
     return float(text)
+
+
+def parse_whole_seconds(text: str) -> int:
+    """Read a time in whole seconds.  Raises `ConfigurationError`."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise ConfigurationError(f"{text!r} is no whole number of seconds")
+    return int(text)
 
 
 def parse_switch(text: str) -> bool:

@@ -2,31 +2,77 @@
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
-from ipaddress import ip_address
-from pathlib import Path
+from itertools import zip_longest
 from socket import gethostname
 from typing import Annotated, Final
 
 import trio
 import typer
 
-from ..addresses import TcpAddress, parse_listen_address, parse_network, parse_port_ranges
+from ..addresses import TcpAddress, is_loopback_host, parse_listen_address, parse_network, parse_port_ranges
 from ..control.names import normalize_hostname
+from ..errors import ConfigurationError
 from ..server import HttpTimeouts, Server, ServerSettings, serve
+from ..tls.contexts import CertificateFiles
 from .descriptors import raise_descriptor_limit
-from .layers import Layers, parse_count, parse_seconds
+from .layers import Layers, parse_count, parse_seconds, parse_switch, parse_whole_seconds
 from .options import CommonFlags, ConfigOption, LogLevelOption, VerboseOption, VersionOption, flags_of, prepare
 from .output import Output, open_stdout, warn
 from .signals import run_until_signal
-from .state import claim_state_folder
+from .state import claim_state_folder, default_state_folder
 from .tokens import read_tokens_file, tokens_from_environment
 
 _DEFAULTS: Final = ServerSettings()
 
 ControlOption = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Where clients connect [default: :4443].")]
-PublicOption = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Where visitors come in [default: :8080].")]
+PublicOption = Annotated[
+    str | None,
+    typer.Option(
+        "--public",
+        "--http",
+        metavar="ADDRESS",
+        help="Where visitors come in by HTTP [default: :8080, or nowhere if there is --https].",
+    ),
+]
+HttpsOption = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Where visitors come in by HTTPS, for instance :443.")
+]
+CertOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE", help="A certificate and those above it, in PEM; repeatable. Reloaded when it changes."
+    ),
+]
+KeyOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FILE", help="The key of each --cert, in their order, unless it is in the same file."),
+]
+RedirectOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--redirect/--no-redirect",
+        help="Send visitors from HTTP to HTTPS [default: where there is a certificate].",
+        show_default=False,
+    ),
+]
+HstsOption = Annotated[
+    str | None,
+    typer.Option(metavar="SECONDS", help="Tell browsers for how long to come by HTTPS only [default: do not]."),
+]
+AllowPlaintextOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-plaintext",
+        help="Take clients without TLS, too. The default is: where only this machine reaches the control port.",
+        show_default=False,
+    ),
+]
+ClientCaOption = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Clients must show a certificate from one of these authorities, in PEM."),
+]
 DomainOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="Tunnels get names under this domain: app.NAME.")
 ]
@@ -47,7 +93,11 @@ TokensFileOption = Annotated[
 ]
 StateOption = Annotated[
     str | None,
-    typer.Option(metavar="DIR", help="Folder that belongs to this server alone; DIR/tokens is its tokens file."),
+    typer.Option(
+        metavar="DIR",
+        help="Folder that belongs to this server alone: what it makes itself is kept there, and DIR/tokens is its "
+        "tokens file [default: ~/.local/state/otun, if there is something to keep].",
+    ),
 ]
 
 AllowHostnameOption = Annotated[
@@ -91,6 +141,13 @@ def server(
     context: typer.Context,
     control: ControlOption = None,
     public: PublicOption = None,
+    https: HttpsOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+    redirect: RedirectOption = None,
+    hsts: HstsOption = None,
+    allow_plaintext: AllowPlaintextOption = None,
+    client_ca: ClientCaOption = None,
     domain: DomainOption = None,
     public_url: PublicUrlOption = None,
     tokens_file: TokensFileOption = None,
@@ -112,24 +169,38 @@ def server(
     """Run the server: clients open tunnels on its control port, visitors reach them through its public port."""
     raise_descriptor_limit()
     layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), flags_of(context))
-    folder = layers.read_path("state")
-    with claim_state_folder(folder) if folder is not None else contextlib.nullcontext():
-        run_until_signal(partial(serve_and_announce, read_server_settings(layers, folder), open_stdout()))
+    settings = read_server_settings(layers, os.environ)
+    with claim_state_folder(settings.state) if settings.state is not None else contextlib.nullcontext():
+        run_until_signal(partial(serve_and_announce, settings, open_stdout()))
 
 
-def read_server_settings(layers: Layers, state: Path | None) -> ServerSettings:
+def read_server_settings(layers: Layers, environ: Mapping[str, str]) -> ServerSettings:
     """Return what *layers* ask for, with the tokens that belong to it.  Raises `ConfigurationError`."""
+    control = layers.read("control", parse_listen_address) or _DEFAULTS.control
+    public = layers.read("public", parse_listen_address, alias="http")
+    https = layers.read("https", parse_listen_address)
+    certificates = _read_certificates(layers)
+    state = layers.read_path("state")
+    if state is None and not certificates and not is_loopback_host(control.host):
+        state = default_state_folder(environ)
     file = layers.read_path("tokens_file")
     if file is None and state is not None and os.path.lexists(state / "tokens"):
         file = state / "tokens"
     tokens = read_tokens_file(file) if file is not None else frozenset()
     return ServerSettings(
-        control=layers.read("control", parse_listen_address) or _DEFAULTS.control,
-        public=layers.read("public", parse_listen_address) or _DEFAULTS.public,
+        control=control,
+        public=_DEFAULTS.public if public is None and https is None else public,
+        https=https,
+        certificates=certificates,
+        redirect=layers.read("redirect", parse_switch) is not False,
+        hsts=layers.read("hsts", parse_whole_seconds),
+        allow_plaintext=layers.read("allow_plaintext", parse_switch) or False,
+        client_ca=layers.read_path("client_ca"),
+        state=state,
         # Checked one by one, so that a mistake is named with the flag, variable or key that it stands in.
         domain=layers.read("domain", lambda text: ServerSettings(domain=text).domain),
         public_url=layers.read("public_url", lambda text: ServerSettings(public_url=text).public_url),
-        tokens=tokens | tokens_from_environment(os.environ),
+        tokens=tokens | tokens_from_environment(environ),
         allow_hostnames=layers.read_list("allow_hostname", normalize_hostname),
         tcp_ports=layers.read("tcp_ports", parse_port_ranges) or (),
         trusted_proxies=layers.read_list("trusted_proxy", parse_network),
@@ -144,6 +215,16 @@ def read_server_settings(layers: Layers, state: Path | None) -> ServerSettings:
     )
 
 
+def _read_certificates(layers: Layers) -> tuple[CertificateFiles, ...]:
+    certificates, keys = layers.read_paths("cert"), layers.read_paths("key")
+    if keys and len(keys) != len(certificates):
+        raise ConfigurationError(
+            f"there are {len(certificates)} --cert and {len(keys)} --key: give a key for each certificate, "
+            "or no key at all if each file holds both"
+        )
+    return tuple(CertificateFiles(*files) for files in zip_longest(certificates, keys))
+
+
 async def serve_and_announce(settings: ServerSettings, output: Output) -> None:
     """Serve until cancelled; say on *output* where, once that is known.  Raises `ListenError`."""
     async with trio.open_nursery() as nursery:
@@ -152,27 +233,26 @@ async def serve_and_announce(settings: ServerSettings, output: Output) -> None:
             output.write_line(f"control {address}")
         for address in running.public_addresses:
             output.write_line(f"public {address}")
-        output.write_line(f"client: {describe_client(settings, running.control_addresses)}")
+        for address in running.https_addresses:
+            output.write_line(f"https {address}")
+        output.write_line(f"client: {describe_client(settings, running)}")
+        if settings.allow_plaintext and is_open_to_others(running.control_addresses):
+            warn("clients may connect without TLS: their tokens and all that passes can be read on the way")
         if not settings.tokens and is_open_to_others(running.control_addresses):
             warn("everybody who reaches the control port can open tunnels; set tokens with --tokens-file")
 
 
-def describe_client(settings: ServerSettings, addresses: Iterable[TcpAddress]) -> str:
+def describe_client(settings: ServerSettings, running: Server) -> str:
     """Return a command that opens a tunnel on this server; a token is left for the reader to fill in."""
-    bound = next(iter(addresses))
+    bound = running.control_addresses[0]
     is_wildcard = bound.host in ("", "0.0.0.0", "::")
     host = (settings.domain or gethostname()) if is_wildcard else bound.host
     token = " --token TOKEN" if settings.tokens else ""
-    return f"otun http 3000 --server {TcpAddress(host, bound.port)}{token}"
+    is_known_by_it = running.is_self_made and not is_loopback_host(host)
+    fingerprint = f" --fingerprint {running.fingerprint}" if is_known_by_it else ""
+    return f"otun http 3000 --server {TcpAddress(host, bound.port)}{fingerprint}{token}"
 
 
 def is_open_to_others(addresses: Iterable[TcpAddress]) -> bool:
     """Whether other machines may reach one of *addresses*, as far as the addresses tell."""
-    return not all(_is_loopback(address.host) for address in addresses)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return not all(is_loopback_host(address.host) for address in addresses)

@@ -24,6 +24,14 @@ class ServerTable:
 
     control: str | None = None
     public: str | None = None
+    http: str | None = None
+    https: str | None = None
+    cert: tuple[str, ...] = ()
+    key: tuple[str, ...] = ()
+    redirect: bool | None = None
+    hsts: int | None = None
+    allow_plaintext: bool | None = None
+    client_ca: str | None = None
     domain: str | None = None
     public_url: str | None = None
     tokens_file: str | None = None
@@ -52,6 +60,8 @@ class TunnelKeys:
     request_header: tuple[str, ...] = ()
     response_header: tuple[str, ...] = ()
     remote_port: int | None = None
+    local_ca: str | None = None
+    local_insecure: bool | None = None
     proxy_protocol: bool | None = None
 
 
@@ -62,6 +72,11 @@ class ClientTable(TunnelKeys):
     server: str | None = None
     subdomain: str | None = None
     token: str | None = None
+    plaintext: bool | None = None
+    ca: str | None = None
+    fingerprint: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
     log_requests: bool | None = None
     log_level: str | None = None
 

@@ -3,7 +3,7 @@
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..errors import ConfigurationError, OtunError
@@ -11,6 +11,20 @@ from ..errors import ConfigurationError, OtunError
 
 class StateFolderBusy(OtunError):
     """Another server uses the folder."""
+
+
+def default_state_folder(environ: Mapping[str, str]) -> Path | None:
+    """Return the folder that systemd gives a service (StateDirectory=), or `otun` in the user's; None without a home.
+
+    The latter as the XDG Base Directory Specification says.
+    """
+    given = environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    if os.path.isabs(given):
+        return Path(given)
+    folder = environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(folder):
+        folder = os.path.expanduser("~/.local/state")
+    return Path(folder, "otun") if os.path.isabs(folder) else None
 
 
 @contextlib.contextmanager
@@ -29,7 +43,9 @@ def claim_state_folder(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise StateFolderBusy(f"state folder {folder} is in use by another otun server") from error
+            raise StateFolderBusy(
+                f"state folder {folder} is in use by another otun server; give this one its own with --state"
+            ) from error
         except OSError as error:
             raise ConfigurationError(f"state folder {folder} cannot be locked: {error.strerror}") from error
         yield

@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import attrs
 import typer
 
-from ..addresses import LocalAddress, UnixAddress, parse_local_address
-from ..client import TunnelSettings
+from ..addresses import LocalTarget, UnixAddress, parse_local_target
+from ..client import TunnelKind, TunnelSettings
 from ..control.names import normalize_hostname, normalize_name
 from ..errors import BadRequest, ConfigurationError
 from ..http.hosts import parse_authority
+from ..tls.trust import Trust
 from .layers import Layer, Layers, Value, as_text, parse_port, parse_switch
 from .settings import ConfigFile, TunnelTable
 
@@ -49,7 +50,16 @@ ProxyProtocolOption = Annotated[
     ),
 ]
 
-_KINDS: Final[dict[str, Literal["http", "tcp"]]] = {"http": "http", "tcp": "tcp"}
+LocalCaOption = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Authorities that an https:// service's certificate may come from, in PEM."),
+]
+LocalInsecureOption = Annotated[
+    bool | None,
+    typer.Option("--local-insecure", help="Take any certificate of an https:// service.", show_default=False),
+]
+
+_KINDS: Final[dict[str, TunnelKind]] = {"http": "http", "tcp": "tcp", "tls": "tls"}
 
 
 @attrs.frozen(kw_only=True)
@@ -57,26 +67,43 @@ class LocalTunnel:
     """A tunnel, and the local service behind it."""
 
     settings: TunnelSettings
-    local: LocalAddress
+    local: LocalTarget
+    trust: Trust | None = None
     proxy_protocol: bool = False
 
 
-def read_tunnel(layers: Layers, local: LocalAddress, *, kind: Literal["http", "tcp"]) -> LocalTunnel:
+def read_tunnel(layers: Layers, local: LocalTarget, *, kind: TunnelKind) -> LocalTunnel:
     """Return the tunnel to *local* that *layers* ask for.  Raises `ConfigurationError` or `InvalidName`."""
     is_http = kind == "http"
+    if not is_http and local.is_encrypted:
+        raise ConfigurationError(f"{local} is for `otun http`; bytes are passed on as they are here: write HOST:PORT")
     settings = TunnelSettings(
         name=layers.read("name", normalize_name, alias="subdomain"),
         kind=kind,
-        hostnames=layers.read_list("hostname", normalize_hostname) if is_http else (),
+        hostnames=layers.read_list("hostname", normalize_hostname) if kind != "tcp" else (),
         path=(layers.read("path", _check_path) or "") if is_http else "",
         host_header=(layers.read("host_header", partial(_host_header, local)) or "") if is_http else "",
         request_headers=layers.read_list("request_header", _check_header) if is_http else (),
         response_headers=layers.read_list("response_header", _check_header) if is_http else (),
-        remote_port=None if is_http else layers.read("remote_port", parse_port),
+        remote_port=None if kind != "tcp" else layers.read("remote_port", parse_port),
         local=str(local),
     )
     proxy_protocol = layers.read("proxy_protocol", parse_switch) or False
-    return LocalTunnel(settings=settings, local=local, proxy_protocol=proxy_protocol)
+    return LocalTunnel(settings=settings, local=local, trust=_read_trust(layers, local), proxy_protocol=proxy_protocol)
+
+
+def _read_trust(layers: Layers, local: LocalTarget) -> Trust | None:
+    ca = layers.read_path("local_ca")
+    is_blind = layers.read("local_insecure", parse_switch) or False
+    if not local.is_encrypted:
+        if ca is not None or is_blind:
+            raise ConfigurationError(f"--local-ca and --local-insecure are for a service at https://, not at {local}")
+        return None
+    if ca is not None and is_blind:
+        raise ConfigurationError("--local-ca and --local-insecure contradict each other: give one of them")
+    trust = Trust(ca=ca, is_blind=is_blind)
+    trust.context(())  # So that a mistake in the file shows at once.
+    return trust
 
 
 def select_tunnels(file: ConfigFile, names: list[str]) -> tuple[LocalTunnel, ...]:
@@ -98,17 +125,17 @@ def select_tunnels(file: ConfigFile, names: list[str]) -> tuple[LocalTunnel, ...
 def _read_table(file: ConfigFile, table: TunnelTable, index: int) -> LocalTunnel:
     values: Mapping[str, Value] = attrs.asdict(table)
     layers = Layers((Layer(as_text(values), lambda key: f"{file.path}: tunnel[{index}].{key}"),))
-    local = layers.read("local", parse_local_address)
+    local = layers.read("local", parse_local_target)
     if local is None:
         raise ConfigurationError(f"{file.path}: tunnel[{index}].local: which local service? Write a port, or HOST:PORT")
     return read_tunnel(layers, local, kind=layers.read("kind", _check_kind) or "http")
 
 
-def _check_kind(text: str) -> Literal["http", "tcp"]:
+def _check_kind(text: str) -> TunnelKind:
     try:
         return _KINDS[text]
     except KeyError:
-        raise ConfigurationError(f"{text!r} is no kind of tunnel; expected http or tcp") from None
+        raise ConfigurationError(f"{text!r} is no kind of tunnel; expected http, tcp or tls") from None
 
 
 def _check_path(text: str) -> str:
@@ -122,7 +149,7 @@ def _check_header(text: str) -> str:
     return text
 
 
-def _host_header(local: LocalAddress, text: str) -> str:
+def _host_header(local: LocalTarget, text: str) -> str:
     if text == "preserve":
         return ""
     if text != "rewrite":
@@ -131,6 +158,7 @@ def _host_header(local: LocalAddress, text: str) -> str:
         except BadRequest as error:
             raise ConfigurationError(f"{text!r} is neither rewrite nor preserve, nor a Host: {error}") from error
         return text
-    if isinstance(local, UnixAddress):
+    if isinstance(local.address, UnixAddress):
         return "localhost"
-    return str(local).removesuffix(":80") if local.port == 80 else str(local)
+    usual = 443 if local.is_encrypted else 80
+    return str(local.address).removesuffix(f":{usual}") if local.address.port == usual else str(local.address)

@@ -1,6 +1,6 @@
 """What runs beside the local service."""
 
-from .opening import TunnelSettings, forward, open_tunnel, open_tunnels
+from .opening import TunnelKind, TunnelSettings, forward, open_tunnel, open_tunnels
 from .tunnel import Tunnel
 
-__all__ = ["Tunnel", "TunnelSettings", "forward", "open_tunnel", "open_tunnels"]
+__all__ = ["Tunnel", "TunnelKind", "TunnelSettings", "forward", "open_tunnel", "open_tunnels"]

@@ -1,12 +1,16 @@
 """The client's connection to the server."""
 
+import contextlib
 import socket
 from typing import Final
 
 import trio
 
 from ..addresses import TcpAddress
-from ..errors import ServerUnreachable
+from ..errors import ServerNotTrusted, ServerUnreachable
+from ..switchboard import TlsBuffers, TlsSocket, TlsVerificationError, shake_hands
+from ..tls.contexts import CONTROL_PROTOCOL
+from ..tls.trust import Trust
 
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds that connecting may take: a packet or two may be lost."""
@@ -24,6 +28,35 @@ async def connect(server: TcpAddress) -> trio.SocketStream:
     except UnicodeError:  # A label of the host name is empty or too long.
         reason = "the host name cannot be resolved"
     raise ServerUnreachable(f"cannot reach the server at {server}: {reason}")
+
+
+async def encrypt(sock: socket.socket, server: TcpAddress, trust: Trust) -> TlsSocket:
+    """Encrypt a connection to *server*, and see that *trust* holds before anything else is said.
+
+    Raises `ServerNotTrusted`, `ServerUnreachable` and `ConfigurationError`; then, and when cancelled, *sock* is closed.
+    """
+    try:
+        context = trust.context([CONTROL_PROTOCOL])
+        sock = secured = TlsSocket(
+            sock, context, TlsBuffers(), is_server=False, server_name=trust.server_name(server.host)
+        )
+        with trio.fail_after(CONNECT_TIMEOUT):
+            await shake_hands(secured)
+        trust.check(secured)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_WR)
+        sock.close()
+        if isinstance(error, TlsVerificationError):
+            raise ServerNotTrusted(
+                f"cannot trust the server at {server}: {error.strerror} (see --fingerprint and --ca)"
+            ) from error
+        if isinstance(error, trio.TooSlowError):
+            raise ServerUnreachable(f"cannot reach the server at {server}: TLS took too long") from error
+        if isinstance(error, OSError):
+            raise ServerUnreachable(f"cannot reach the server at {server}: TLS failed: {error.strerror}") from error
+        raise
+    return secured
 
 
 def explain_connect_error(error: OSError) -> str:

@@ -13,8 +13,9 @@ from ..background import open_background
 from ..control.resets import ResetCode
 from ..mux import Patch, Session, Tap
 from ..proxy_protocol import ProxyHeader, encode_v2
-from ..switchboard import Switchboard
+from ..switchboard import Switchboard, TlsSocket
 from ..switchboard.endpoint import os_error
+from ..tls.trust import Trust
 from ..yamux import YamuxStream
 from .connecting import explain_connect_error
 from .local_service import LocalService, Place
@@ -37,12 +38,13 @@ async def forward_on_board(
     board: Switchboard,
     local: LocalAddress,
     *,
+    trust: Trust | None,
     is_http: bool,
     proxy_protocol: bool,
     on_exchange: OnExchange | None,
 ) -> None:
     """Relay *visitors* until the session ends.  Cancelled, all of them are cut short."""
-    service = LocalService(local)
+    service = LocalService(local, trust)
     await service.resolve()
     forwarder = Forwarder(board, service, is_http=is_http, proxy_protocol=proxy_protocol, on_exchange=on_exchange)
     async with open_background() as background:
@@ -188,11 +190,12 @@ class ServicePatch(Patch):
 
     reset_code = ResetCode.SERVICE_RESET
 
-    __slots__ = ("_forwarder", "_place", "_untried")
+    __slots__ = ("_forwarder", "_place", "_service", "_untried")
 
     def __init__(self, forwarder: Forwarder, attempt: _Attempt, tap: Tap | None) -> None:
         super().__init__(forwarder.board, attempt.sock, forwarder, tap=tap, is_connecting=True)
         self._forwarder = forwarder
+        self._service = forwarder.service
         self._wait_for(attempt)
 
     def _wait_for(self, attempt: _Attempt) -> None:
@@ -217,6 +220,32 @@ class ServicePatch(Patch):
             self._forwarder.retry_soon(self)
         else:
             self.board.add(self.sock, self)
+
+    def _finish_connecting(self, events: int) -> bool:
+        """Go on with the connection, and with TLS if the service speaks that."""
+        if not self._service.is_encrypted:
+            return super()._finish_connecting(events)
+        if not isinstance(self.sock, TlsSocket):
+            if not self._has_reached_it(events):
+                return False
+            self.sock = self._service.encrypt(self.sock)
+            self.has_hung_up = True
+        try:
+            self.sock.handshake()
+            self._service.check(self.sock)
+        except BlockingIOError:
+            self.board.emptied(self.sock)
+            if self.sock.is_backlogged:
+                self.board.filled(self.sock)
+            return False
+        except OSError as error:
+            self.broken(error)
+            return False
+        self.is_connecting = False
+        self.connected()
+        if self.unsent and not self.is_closed:
+            self._send_unsent()  # This need not be the socket's word that there is room.
+        return not self.is_closed
 
     def connected(self) -> None:
         """The local service has taken the connection."""

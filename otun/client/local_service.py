@@ -6,7 +6,10 @@ from typing import Final, TypeAlias
 
 import trio
 
-from ..addresses import LocalAddress, UnixAddress
+from ..addresses import LocalAddress, TcpAddress, UnixAddress
+from ..switchboard import TlsBuffers, TlsSocket
+from ..tls.contexts import HTTP_PROTOCOL
+from ..tls.trust import Trust
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -18,16 +21,40 @@ Place: TypeAlias = tuple[socket.AddressFamily, str | tuple[str, int]]
 
 
 class LocalService:
-    """The socket addresses of the local service.  The one that has worked last comes first."""
+    """The socket addresses of the local service.  The one that has worked last comes first.
 
-    def __init__(self, address: LocalAddress) -> None:
+    With *trust*, it speaks TLS.  Raises `ConfigurationError` for what cannot be trusted.
+    """
+
+    def __init__(self, address: LocalAddress, trust: Trust | None = None) -> None:
         self.address = address
+        self._trust = trust
+        self._context = trust.context([HTTP_PROTOCOL]) if trust is not None else None
+        self._buffers = TlsBuffers() if trust is not None else None
         self.places: tuple[Place, ...] = ()
         self.problem: str = "its name has not been resolved yet"
         self._is_in_doubt = trio.Event()
 
     def __str__(self) -> str:
-        return str(self.address)
+        return str(self.address) if self._trust is None else f"https://{self.address}"
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether it speaks TLS."""
+        return self._trust is not None
+
+    def encrypt(self, sock: socket.socket) -> TlsSocket:
+        """Return the encrypted connection in *sock*'s place; the handshake is still to be done."""
+        assert self._trust is not None
+        assert self._context is not None
+        assert self._buffers is not None
+        host = self.address.host if isinstance(self.address, TcpAddress) else "localhost"
+        return TlsSocket(sock, self._context, self._buffers, is_server=False, server_name=self._trust.server_name(host))
+
+    def check(self, sock: TlsSocket) -> None:
+        """Check what the handshake has not.  Raises `OSError`."""
+        assert self._trust is not None
+        self._trust.check(sock)
 
     async def resolve(self) -> None:
         """Look the address up.  If that fails, `problem` says why, and what was known before stays."""

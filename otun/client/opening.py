@@ -7,14 +7,22 @@ from typing import Final, Literal
 import attrs
 import trio
 
-from ..addresses import LocalAddress, TcpAddress, parse_local_address, parse_server_address
+from ..addresses import (
+    LocalAddress,
+    LocalTarget,
+    TcpAddress,
+    is_loopback_host,
+    parse_local_target,
+    parse_server_address,
+)
 from ..background import open_background
 from ..control.messages import Register
 from ..control.names import normalize_hostname, normalize_name
 from ..http.forwarding import FieldEdits
 from ..mux import Session, open_board_session
 from ..switchboard import open_switchboard
-from .connecting import connect, take_socket
+from ..tls.trust import Trust
+from .connecting import connect, encrypt, take_socket
 from .registration import Registration, open_registration
 from .request_tap import OnExchange
 from .tunnel import Tunnel
@@ -22,7 +30,7 @@ from .visitors import Dispatcher, Visitors
 
 DEFAULT_CONTROL_PORT: Final = 4443
 
-TunnelKind = Literal["http", "tcp"]
+TunnelKind = Literal["http", "tcp", "tls"]
 
 
 def _normalized_hostnames(names: Iterable[str]) -> tuple[str, ...]:
@@ -66,25 +74,37 @@ async def open_tunnel(
     *,
     name: str | None = None,
     token: str | None = None,
+    trust: Trust | None = None,
+    plaintext: bool = False,
 ) -> AsyncIterator[Tunnel]:
     """Open a tunnel on *server*, `HOST` or `HOST:PORT` of its control port, until the body ends.
 
     *name* is short for settings with that name.  *token* is what the server asks for.
 
-    Raises `otun.errors.ServerUnreachable`, `RegistrationRefused`, `InvalidName` or `AddressError`; the body's
+    The connection is encrypted, unless the server is on this machine (its host is a loopback address or `localhost`)
+    and there is no *trust*, or it is to be *plaintext*.  Without *trust*, the server's certificate must be for its name
+    and from one of the system's authorities.  Nothing is said before that is clear.
+
+    Raises `otun.errors.ServerUnreachable`, `ServerNotTrusted`, `RegistrationRefused`, `InvalidName`, `AddressError` or
+    `ConfigurationError`; the body's
     exceptions come out as they are.  A tunnel that is lost does not interrupt the body: `accept` and `forward` raise
     `SessionClosed`.
     """
     settings = settings or TunnelSettings()
     if name is not None:
         settings = attrs.evolve(settings, name=name)
-    async with open_tunnels(server, [settings], token=token) as (tunnel,):
+    async with open_tunnels(server, [settings], token=token, trust=trust, plaintext=plaintext) as (tunnel,):
         yield tunnel
 
 
 @asynccontextmanager
 async def open_tunnels(
-    server: str | TcpAddress, settings: Sequence[TunnelSettings], *, token: str | None = None
+    server: str | TcpAddress,
+    settings: Sequence[TunnelSettings],
+    *,
+    token: str | None = None,
+    trust: Trust | None = None,
+    plaintext: bool = False,
 ) -> AsyncIterator[tuple[Tunnel, ...]]:
     """Open several tunnels over one session, as `open_tunnel` does; if one of them is refused, all are.
 
@@ -95,6 +115,8 @@ async def open_tunnels(
     requests = [_request(number, tunnel, token) for number, tunnel in enumerate(settings)]
     dispatcher = Dispatcher()
     sock = take_socket(await connect(server))
+    if not plaintext and (trust is not None or not is_loopback_host(server.host)):
+        sock = await encrypt(sock, server, trust or Trust())
     async with open_switchboard() as board, open_board_session(board, sock, "client") as session:
         visitors = [Visitors(session) for _ in requests]
         for request, its_visitors in zip(requests, visitors, strict=True):
@@ -150,25 +172,33 @@ async def _delivering(
 
 async def forward(
     server: str | TcpAddress,
-    local: str | int | LocalAddress,
+    local: str | int | LocalAddress | LocalTarget,
     settings: TunnelSettings | None = None,
     *,
     name: str | None = None,
     token: str | None = None,
+    trust: Trust | None = None,
+    plaintext: bool = False,
+    local_trust: Trust | None = None,
     proxy_protocol: bool = False,
     on_exchange: OnExchange | None = None,
     task_status: trio.TaskStatus[Tunnel] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Do a client's whole job: open a tunnel, and relay its visitors to *local* until it ends.
 
-    *local* is a port, `HOST:PORT` or `unix:PATH`.  `nursery.start` gives the `Tunnel` once it is open.  Raises what
+    *local* is a port, `HOST:PORT`, `https://HOST:PORT` or `unix:PATH`; *local_trust* says which certificate a service
+    that speaks TLS may show.  `nursery.start` gives the `Tunnel` once it is open.  Raises what
     `open_tunnel` and `Tunnel.forward` raise: it returns by an exception only.
     """
-    if not isinstance(local, LocalAddress):
-        local = parse_local_address(str(local))
+    if not isinstance(local, LocalAddress | LocalTarget):
+        local = parse_local_target(str(local))
+    target = local if isinstance(local, LocalTarget) else LocalTarget(local, is_encrypted=local_trust is not None)
     settings = settings or TunnelSettings()
     if not settings.local:
-        settings = attrs.evolve(settings, local=str(local))
-    async with open_tunnel(server, settings, name=name, token=token) as tunnel:
+        settings = attrs.evolve(settings, local=str(target))
+    async with open_tunnel(server, settings, name=name, token=token, trust=trust, plaintext=plaintext) as tunnel:
         task_status.started(tunnel)
-        await tunnel.forward_to(local, proxy_protocol=proxy_protocol, on_exchange=on_exchange)
+        local_trust = (local_trust or Trust()) if target.is_encrypted else None
+        await tunnel.forward_to(
+            target.address, trust=local_trust, proxy_protocol=proxy_protocol, on_exchange=on_exchange
+        )

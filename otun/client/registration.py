@@ -13,6 +13,7 @@ from ..control.heartbeat import HEARTBEAT_INTERVAL
 from ..control.messages import Error, Heartbeat, HeartbeatAck, Register, Registered
 from ..errors import BadMessage, RegistrationRefused, ServerUnreachable
 from ..mux import ControlChannel, Session, SessionClosed, StreamReset
+from ..switchboard import TlsAlert
 
 REGISTRATION_TIMEOUT: Final = 10.0
 """Seconds in which the server must answer a registration."""
@@ -148,7 +149,12 @@ async def _register(session: Session, server: TcpAddress, request: Register) -> 
             answer = await channel.receive()
     except trio.TooSlowError:
         raise _no_answer(server) from None
-    except (SessionClosed, StreamReset, BadMessage) as error:
+    except SessionClosed as error:
+        if isinstance(error.__cause__, TlsAlert):  # TLS 1.3: only now it shows that it wants another certificate of us.
+            problem = f"ended the connection: {error.__cause__.strerror}"
+        else:
+            problem = f"did not answer as an otun server does: {error}"
+    except (StreamReset, BadMessage) as error:
         problem = f"did not answer as an otun server does: {error}"
     except trio.EndOfChannel:
         problem = "closed the control stream without an answer"

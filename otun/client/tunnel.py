@@ -8,6 +8,7 @@ from ..addresses import LocalAddress, TcpAddress
 from ..control.messages import Registered
 from ..mux import Session, SessionClosed, Stream, serve_streams
 from ..switchboard import Switchboard
+from ..tls.trust import Trust
 from .forwarder import forward_on_board
 from .registration import Registration
 from .request_tap import OnExchange
@@ -96,15 +97,24 @@ class Tunnel(trio.abc.Listener[Stream]):
         await self.forward_to(TcpAddress(host, port), proxy_protocol=proxy_protocol, on_exchange=on_exchange)
 
     async def forward_to(
-        self, local: LocalAddress, *, proxy_protocol: bool = False, on_exchange: OnExchange | None = None
+        self,
+        local: LocalAddress,
+        *,
+        trust: Trust | None = None,
+        proxy_protocol: bool = False,
+        on_exchange: OnExchange | None = None,
     ) -> None:
-        """Relay as `forward` does, to a TCP address or a Unix socket."""
+        """Relay as `forward` does, to a TCP address or a Unix socket; with *trust*, to a service that speaks TLS.
+
+        Raises `ConfigurationError` for what cannot be trusted.
+        """
         await forward_on_board(
             self._session,
             self._visitors,
             self._board,
             local,
-            is_http=not self.url.startswith("tcp:"),
+            trust=trust,
+            is_http=not self.url.startswith(("tcp:", "tls:")),
             proxy_protocol=proxy_protocol,
             on_exchange=on_exchange,
         )

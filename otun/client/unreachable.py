@@ -9,7 +9,7 @@ from ..errors import BadRequest
 from ..http import pages
 from ..http.head import RequestHead, RequestHeadReader
 from ..mux import Answer, Tap
-from ..switchboard import Switchboard
+from ..switchboard import Switchboard, TlsVerificationError
 from ..yamux import YamuxStream
 from .connecting import explain_connect_error
 
@@ -24,6 +24,8 @@ class Problem:
     @classmethod
     def of(cls, error: OSError) -> "Problem":
         """Return what *error* means."""
+        if isinstance(error, TlsVerificationError):
+            return cls(f"its certificate is not trusted: {error.strerror} (see --local-ca)")
         return cls(explain_connect_error(error), is_timeout=isinstance(error, TimeoutError))
 
 

@@ -21,9 +21,11 @@ ErrorCode: TypeAlias = Literal[
     "bad_response",
     "busy",
     "empty_reply",
+    "https_needed",
     "local_service_reset",
     "local_service_timeout",
     "local_service_unreachable",
+    "misdirected",
     "no_tunnel_yet",
     "request_timeout",
     "server_full",
@@ -234,6 +236,45 @@ def bad_request(error: BadRequest) -> Page:
     return Page(
         error.status, "bad_request", HTTPStatus(error.status).phrase, ("This request was not passed on.", detail)
     )
+
+
+def https_needed() -> Page:
+    """The visitor speaks HTTP where HTTPS is spoken."""
+    return Page(
+        400,
+        "https_needed",
+        "This port speaks HTTPS",
+        ("The request came without TLS. Write https:// in the place of http://.",),
+    )
+
+
+def misdirected(host: str) -> Page:
+    """TLS for *host* does not end here, but this request has come over a connection where it does."""
+    return Page(
+        421,
+        "misdirected",
+        "This request needs a connection of its own",
+        (f"TLS for {_shown(host)} ends at its local service. Connect to it under that name.",),
+    )
+
+
+def redirect(url: str, request: RequestHead) -> bytes:
+    """Return a response that sends the visitor to *url*, which is made of a sound request's parts.
+
+    The method stays, and so does the body (RFC 9110, section 15.4.9).
+    """
+    body = b"" if request.method == "HEAD" else b"This page is at %s\n" % url.encode("ascii")
+    head = (
+        f"HTTP/1.1 308 Permanent Redirect\r\nLocation: {url}\r\nContent-Type: text/plain\r\n"
+        f"Content-Length: {len(url) + len('This page is at ') + 1}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode("ascii") + body
+
+
+def plain_text(body: bytes) -> bytes:
+    """Return a response of the server's own for programs."""
+    head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+    return (head % len(body)).encode("ascii") + body
 
 
 def request_timeout(what: str, seconds: float) -> Page:

@@ -54,7 +54,7 @@ class BoardDriver(Endpoint):
         self._is_flushing = False
         _tune(sock)
         session.attach(self)
-        board.add(sock, self)
+        board.put(sock, self)
 
     @property
     def is_backlogged(self) -> bool:
@@ -90,7 +90,7 @@ class BoardDriver(Endpoint):
         self._is_broken = True
         while not self._session.is_closed and (data := self.receive(READ_SIZE)):
             self._session.feed(data)
-        self._session.fail(f"the connection to the peer was lost: {error.strerror}")
+        self._session.fail(f"the connection to the peer was lost: {error.strerror}", cause=error)
         self.abort()
 
     # Writing

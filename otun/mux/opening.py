@@ -46,11 +46,17 @@ async def open_board_session(
     role: RoleName | Role,
     *,
     limits: SessionLimits = DEFAULT_LIMITS,
+    received: bytes = b"",
 ) -> AsyncIterator[Session]:
-    """Run a session over a connected socket on *board*, as `open_session` does over a Trio stream."""
+    """Run a session over a connected socket, as `open_session` does over a Trio stream.
+
+    The socket may be on *board* already; *received* is what was read from it there.
+    """
     session = Session(_role(role), limits)
     async with open_background() as background:
         BoardDriver(board, sock, session)
+        if received:
+            session.feed(received)
         async with _running(session, background):
             yield session
 

@@ -250,9 +250,11 @@ class Session(trio.abc.Listener[Stream]):
         else:
             self._end(SessionClosed("the peer closed the connection", is_clean=True))
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, *, cause: OSError | None = None) -> None:
         """End the session because the transport does not work any more."""
-        self._end(SessionClosed(reason))
+        error = SessionClosed(reason)
+        error.__cause__ = cause
+        self._end(error)
 
     def take_output(self) -> list[bytes | memoryview]:
         """Return what must leave now.  Streams that waited for room have sent again when this returns."""

@@ -57,8 +57,10 @@ def check_id(request: Register) -> None:
         raise refuse(f"a tunnel's id has at most {MAX_ID_LENGTH} characters", "id_invalid")
 
 
-def admit_http(request: Register, session: Session, settings: ServerSettings, registry: Registry) -> Registration:
-    """Return the tunnel that the client may have; it is not open yet.  Raises `Refused`."""
+def admit_host(request: Register, session: Session, settings: ServerSettings, registry: Registry) -> Registration:
+    """Return the tunnel with host names that the client may have; it is not open yet.  Raises `Refused`."""
+    if request.kind == "tls" and (request.path or request.host_header or request.request_headers):
+        raise refuse("a TLS tunnel cannot look into requests: it has no path and no headers", "header_invalid")
     name = chosen_name(request) or _free_name(registry)
     hosts = tuple(_allowed_hostname(text, name, settings, registry) for text in request.hostnames)
     if len(hosts) > MAX_HOSTNAMES:
@@ -75,6 +77,7 @@ def admit_http(request: Register, session: Session, settings: ServerSettings, re
         request_edits=_edits(request.request_headers),
         response_edits=_edits(request.response_headers).confined(registry.domain),
         has_stream_header=request.stream_header,
+        is_passthrough=request.kind == "tls",
     )
     rival = registry.rival(registration)
     if rival is not None:

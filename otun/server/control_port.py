@@ -16,11 +16,11 @@ from ..control.messages import Error, Heartbeat, HeartbeatAck, Message, Register
 from ..errors import BadMessage
 from ..mux import ControlChannel, Session, SessionClosed, StreamReset
 from ..yamux import Allowance, SessionLimits, YamuxStream
-from .admission import MAX_TUNNELS, Refused, admit_http, check_id, check_token, chosen_name, refuse
+from .admission import MAX_TUNNELS, Refused, admit_host, check_id, check_token, chosen_name, refuse
 from .registry import EVERY_PATH, Registration, Registry
 from .settings import ServerSettings
 from .tcp_port import TcpPorts
-from .urls import public_url
+from .urls import PublicPorts, public_url
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -53,21 +53,19 @@ class ClientAddress:
 class ControlPort:
     """Serves clients, each in a task of whoever calls `serve_client`."""
 
-    def __init__(self, settings: ServerSettings, registry: Registry, tcp_ports: TcpPorts, *, public_port: int) -> None:
+    def __init__(
+        self, settings: ServerSettings, registry: Registry, tcp_ports: TcpPorts, *, ports: PublicPorts
+    ) -> None:
         self._settings = settings
         self._registry = registry
         self._tcp_ports = tcp_ports
-        self._public_port = public_port
-        self._unregistered = 0
+        self._ports = ports
+        self.unregistered: int = 0
 
-    @property
-    def is_full(self) -> bool:
-        """Whether a new connection must be turned away."""
-        return self._unregistered >= MAX_UNREGISTERED
-
-    async def serve_client(self, session: Session, client: ClientAddress) -> None:
+    async def serve_client(self, session: Session, client: ClientAddress, *, is_acceptable: bool = True) -> None:
         """Register the client and keep its tunnel until the session ends, or the client breaks a rule.
 
+        A client that is not *is_acceptable* has no TLS, and is told that it needs it.
         Whatever the client does ends in a line of the log, never in an exception.
         """
         channel: ControlChannel | None = None
@@ -76,6 +74,10 @@ class ControlPort:
                 channel = ControlChannel(await session.accept())
                 session.deliver_to(_refuse_stream)
                 request = await _receive_register(channel)
+            if not is_acceptable:
+                raise refuse(
+                    "this server takes encrypted connections only; connect without --plaintext", "tls_required"
+                )
             await self._serve_tunnels(session, channel, request, client)
         except Refused as refusal:
             assert channel is not None
@@ -90,12 +92,12 @@ class ControlPort:
 
     @contextmanager
     def _registering(self) -> Iterator[None]:
-        self._unregistered += 1
+        self.unregistered += 1
         try:
             with trio.fail_at(registration_deadline(trio.current_time())):
                 yield
         finally:
-            self._unregistered -= 1
+            self.unregistered -= 1
 
     async def _serve_tunnels(
         self, session: Session, channel: ControlChannel, request: Register, client: ClientAddress
@@ -142,6 +144,8 @@ class ControlPort:
         match request.kind:
             case "http":
                 registration, url = self._open_http(session, request, client, tunnels)
+            case "tls":
+                registration, url = self._open_tls(session, request, tunnels)
             case "tcp":
                 registration, url = self._open_tcp(session, request, client, tunnels)
             case kind:
@@ -152,19 +156,32 @@ class ControlPort:
     def _open_http(
         self, session: Session, request: Register, client: ClientAddress, tunnels: ExitStack
     ) -> tuple[Registration, str]:
-        registration = admit_http(request, session, self._settings, self._registry)
-        self._registry.add(registration)
-        tunnels.callback(self._registry.remove, registration)
-        host = next((host for host in registration.hosts if not host.startswith("*.")), None)
+        registration = self._register(session, request, tunnels)
+        host = _own_host(registration)
         url = public_url(
             self._settings,
             registration.name,
             host=host,
             client_host=client.peer.host,
             reached_host=client.reached_host,
-            public_port=self._public_port,
+            ports=self._ports,
         )
         return registration, url + ("" if registration.path == EVERY_PATH else registration.path.decode())
+
+    def _register(self, session: Session, request: Register, tunnels: ExitStack) -> Registration:
+        registration = admit_host(request, session, self._settings, self._registry)
+        self._registry.add(registration)
+        tunnels.callback(self._registry.remove, registration)
+        return registration
+
+    def _open_tls(self, session: Session, request: Register, tunnels: ExitStack) -> tuple[Registration, str]:
+        if self._ports.https is None:
+            raise refuse(
+                "this server has no port for TLS tunnels; its operator can give it one with --https", "kind_unknown"
+            )
+        registration = self._register(session, request, tunnels)
+        host = _own_host(registration) or self._registry.host_of(registration.name)
+        return registration, f"tls://{TcpAddress(host, self._ports.https)}"
 
     def _open_tcp(
         self, session: Session, request: Register, client: ClientAddress, tunnels: ExitStack
@@ -181,6 +198,11 @@ class ControlPort:
         tunnels.callback(tunnel.close)
         registration.name = name or f"tcp-{tunnel.port}"
         return registration, f"tcp://{TcpAddress(self._settings.domain or client.reached_host, tunnel.port)}"
+
+
+def _own_host(registration: Registration) -> str | None:
+    """Return the first whole host name that the tunnel has beside its name."""
+    return next((host for host in registration.hosts if not host.startswith("*.")), None)
 
 
 def _refuse_stream(stream: YamuxStream) -> None:

@@ -1,15 +1,19 @@
-"""The public port: visitors over HTTP, on the switchboard."""
+"""The HTTP port: visitors' connections, on the switchboard; also what all kinds of visitors have in common."""
 
 import socket
 from typing import Final
+
+import trio
 
 from ..addresses import TcpAddress
 from ..http import pages
 from ..http.forwarding import is_in_networks
 from ..mux import Patch
-from ..switchboard import LingeringClose, Switchboard
+from ..switchboard import Endpoint, LingeringClose, Switchboard
 from .proxied import ProxiedVisitor
+from .redirects import Redirects
 from .registry import Registry
+from .reports import Reports
 from .settings import HttpTimeouts, ServerSettings
 from .visitor import Visitor
 
@@ -20,8 +24,15 @@ MAX_TURNED_AWAY: Final = 1024
 class HttpPort:
     """Takes visitors' connections."""
 
-    def __init__(self, settings: ServerSettings, registry: Registry, board: Switchboard) -> None:
+    def __init__(
+        self, settings: ServerSettings, registry: Registry, board: Switchboard, redirects: Redirects | None
+    ) -> None:
         self.registry = registry
+        self.redirects: Redirects | None = redirects
+        self.reports = Reports(trio.current_time)
+        self.hsts: bytes = (
+            b"" if settings.hsts is None else b"Strict-Transport-Security: max-age=%d\r\n" % settings.hsts
+        )
         self.board = board
         self.timeouts: HttpTimeouts = settings.timeouts
         self.max_streams: int = settings.max_streams
@@ -31,22 +42,32 @@ class HttpPort:
 
     def visitor_connected(self, sock: socket.socket) -> None:
         """Take a new connection, or turn it away."""
-        if self._connections >= self._max_connections:
-            self._turn_away(sock)
+        peer = self.admit(sock)
+        if peer is None:
             return
-        try:
-            peer = TcpAddress(*sock.getpeername()[:2])
-        except OSError:  # It has gone already.
-            sock.close()
-            return
-        self._connections += 1
         if self.trusts(peer.host):
-            ProxiedVisitor(self, sock, peer)
+            ProxiedVisitor(self, sock, peer, self._take_over)
         else:
             Visitor(self, sock, peer).start()
 
-    def _turn_away(self, sock: socket.socket) -> None:
-        if len(self.board) >= self._max_connections + MAX_TURNED_AWAY:
+    def _take_over(self, other: Endpoint, peer: TcpAddress, received: bytes) -> None:
+        Visitor(self, other.sock, peer, unread=received).take_over(other)
+
+    def admit(self, sock: socket.socket, *, speaks_http: bool = True) -> TcpAddress | None:
+        """Count a new connection and return where it comes from; None if it is turned away, or has gone already."""
+        if self._connections >= self._max_connections:
+            self._turn_away(sock, speaks_http=speaks_http)
+            return None
+        try:
+            peer = TcpAddress(*sock.getpeername()[:2])
+        except OSError:
+            sock.close()
+            return None
+        self._connections += 1
+        return peer
+
+    def _turn_away(self, sock: socket.socket, *, speaks_http: bool) -> None:
+        if not speaks_http or len(self.board) >= self._max_connections + MAX_TURNED_AWAY:
             sock.close()
             return
         LingeringClose(self.board, sock, pages.server_full().write(), is_new=True)
@@ -55,8 +76,12 @@ class HttpPort:
         """A connection has ended."""
         self._connections -= 1
 
+    def visitor_lost(self) -> None:
+        """A relayed one, before its stream was open."""
+        self._connections -= 1
+
     def patch_ended(self, patch: Patch) -> None:
-        """A connection that had been upgraded has ended."""
+        """A connection that was relayed has ended."""
         self._connections -= 1
 
     def trusts(self, address: str) -> bool:

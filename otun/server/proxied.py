@@ -1,6 +1,7 @@
 """Visitors who come through a proxy of ours, which may say whom it speaks for."""
 
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..addresses import TcpAddress
@@ -9,7 +10,7 @@ from ..http import pages
 from ..http.pages import Page
 from ..proxy_protocol import ProxyHeaderReader
 from ..switchboard import Endpoint, LingeringClose
-from .visitor import HEAD_READ_SIZE, Visitor
+from .visitor import HEAD_READ_SIZE
 
 if TYPE_CHECKING:
     from .http_port import HttpPort
@@ -18,14 +19,27 @@ _MARKS = (b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n")  # How headers of version 1 and 2 
 
 
 class ProxiedVisitor(Endpoint):
-    """A connection from a trusted proxy until it is known whether it begins with a PROXY header; then a `Visitor`."""
+    """A connection from a trusted proxy until it is known whether it begins with a PROXY header.
 
-    __slots__ = ("_peer", "_port", "_reader", "_received")
+    Then *take_over* gets it, with the address of whom the proxy speaks for, and what was read behind the header.
+    """
 
-    def __init__(self, port: "HttpPort", sock: socket.socket, peer: TcpAddress) -> None:
+    __slots__ = ("_peer", "_port", "_reader", "_received", "_speaks_http", "_take_over")
+
+    def __init__(
+        self,
+        port: "HttpPort",
+        sock: socket.socket,
+        peer: TcpAddress,
+        take_over: Callable[[Endpoint, TcpAddress, bytes], None],
+        *,
+        speaks_http: bool = True,
+    ) -> None:
         super().__init__(port.board, sock)
         self._port = port
         self._peer = peer
+        self._take_over = take_over
+        self._speaks_http = speaks_http
         self._reader = ProxyHeaderReader()
         self._received = b""  # Bounded by the reader.
         self.board.add(sock, self)
@@ -42,7 +56,7 @@ class ProxiedVisitor(Endpoint):
                 return
             self._received += data
             if not any(mark.startswith(self._received[: len(mark)]) for mark in _MARKS):
-                self._become_visitor(self._peer, self._received)
+                self._pass_on(self._peer, self._received)
                 return
             self._read(data)
 
@@ -53,15 +67,16 @@ class ProxiedVisitor(Endpoint):
             self._refuse(pages.bad_request(BadRequest(str(error))))
             return
         if header is not None:
-            self._become_visitor(header.source or self._peer, self._reader.rest)
+            self._pass_on(header.source or self._peer, self._reader.rest)
 
-    def _become_visitor(self, peer: TcpAddress, unread: bytes) -> None:
+    def _pass_on(self, peer: TcpAddress, unread: bytes) -> None:
         self.leave()
-        Visitor(self._port, self.sock, peer, unread=unread).take_over(self)
+        self._take_over(self, peer, unread)
 
     def _refuse(self, page: Page) -> None:
         self.leave()
-        LingeringClose(self.board, self.sock, page.write(), on_close=self._port.visitor_left)
+        last_bytes = page.write() if self._speaks_http else b""
+        LingeringClose(self.board, self.sock, last_bytes, on_close=self._port.visitor_left)
 
     def deadline_passed(self) -> None:
         """The header, or anything else, did not come."""

@@ -16,7 +16,8 @@ class Registration:
 
     *hosts* are whole host names, or wildcards (`*.app.example.org`); *path* is the beginning of the paths that are for
     it, without a slash at its end.  *tunnel_id* is the client's own name for it, and *local* the address of its local
-    service, for people; both may be empty.  *streams* counts those that are open.
+    service, for people; both may be empty.  If it *is_passthrough*, TLS ends at the local service.  *streams* counts
+    those that are open.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Registration:
     request_edits: FieldEdits = NO_EDITS
     response_edits: FieldEdits = NO_EDITS
     has_stream_header: bool = False
+    is_passthrough: bool = False
     streams: int = 0
 
     def serves(self, path: bytes) -> bool:

@@ -1,78 +1,104 @@
 """The server as a whole."""
 
-import logging
 import socket
-from functools import partial
+from contextlib import ExitStack
 
 import attrs
 import trio
 
-from ..addresses import TcpAddress
+from ..addresses import TcpAddress, is_loopback_host
 from ..background import open_background
-from ..mux import open_board_session
-from ..switchboard import Listener, Switchboard, open_switchboard
-from .control_port import CLIENT_LIMITS, ClientAddress, ControlPort
+from ..switchboard import Listener, open_switchboard
+from ..tls.fingerprints import Fingerprint
+from .client_gate import ClientGate
+from .control_port import ControlPort
+from .encryption import Encryption
 from .http_port import HttpPort
+from .https_port import HttpsPort
 from .listening import bound_address, open_listening_sockets
+from .redirects import Redirects
 from .registry import Registry
 from .settings import ServerSettings
 from .tcp_port import TcpPorts
-
-logger: logging.Logger = logging.getLogger(__name__)
+from .urls import PublicPorts
 
 
 @attrs.frozen
 class Server:
-    """A running server: where it listens, with the real ports."""
+    """A running server: where it listens, with the real ports.
+
+    *fingerprint* is that of the certificate by which clients can know it, if it takes TLS; they need it if the
+    certificate *is_self_made*, as no authority vouches for it then.
+    """
 
     control_addresses: tuple[TcpAddress, ...]
     public_addresses: tuple[TcpAddress, ...]
+    https_addresses: tuple[TcpAddress, ...] = ()
+    fingerprint: Fingerprint | None = None
+    is_self_made: bool = False
 
 
 async def serve(
     settings: ServerSettings | None = None, *, task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Serve clients and visitors until cancelled; `nursery.start` gives the `Server` once both ports listen.
+    """Serve clients and visitors until cancelled; `nursery.start` gives the `Server` once all ports listen.
 
-    Raises `otun.errors.ListenError` when a port cannot be had.  Cancelled, all connections are closed at once.
+    Raises `otun.errors.ListenError` when a port cannot be had, and `ConfigurationError` for certificates that cannot be
+    used.  Cancelled, all connections are closed at once.
     """
     settings = settings or ServerSettings()
-    control = await open_listening_sockets(settings.control)
-    try:
-        public = await open_listening_sockets(settings.public)
-    except BaseException:
-        for sock in control:
-            sock.close()
-        raise
-    server = Server(tuple(map(bound_address, control)), tuple(map(bound_address, public)))
+    with ExitStack() as unused:
+        control = await _listen(settings.control, unused)
+        public = await _listen(settings.public, unused)
+        https = await _listen(settings.https, unused)
+        is_private = all(is_loopback_host(bound_address(sock).host) for sock in control)
+        encryption = Encryption(settings, is_private=is_private)
+        unused.pop_all()  # The board closes them now.
+    server = Server(
+        tuple(map(bound_address, control)),
+        tuple(map(bound_address, public)),
+        tuple(map(bound_address, https)),
+        encryption.fingerprint,
+        encryption.is_self_made,
+    )
     registry = Registry(settings.domain)
-    async with open_switchboard() as board, open_background() as clients:
-        tcp_ports = TcpPorts(settings.tcp_ports, server.public_addresses, board, max_streams=settings.max_streams)
-        control_port = ControlPort(settings, registry, tcp_ports, public_port=server.public_addresses[0].port)
-        http_port = HttpPort(settings, registry, board)
+    ports = PublicPorts(http=_port_of(public), https=_port_of(https), has_certificate=encryption.covers)
+    async with open_switchboard() as board, open_background() as background:
+        tcp_ports = TcpPorts(
+            settings.tcp_ports,
+            server.public_addresses or server.https_addresses,
+            board,
+            max_streams=settings.max_streams,
+        )
+        control_port = ControlPort(settings, registry, tcp_ports, ports=ports)
+        clients = ClientGate(
+            control_port,
+            board,
+            background,
+            encryption,
+            is_plaintext_allowed=is_private or settings.allow_plaintext,
+        )
+        redirects = Redirects(registry, encryption, ports.https if settings.redirect else None) if https else None
+        http_port = HttpPort(settings, registry, board, redirects)
+        https_port = HttpsPort(http_port, encryption, clients)
         for sock in control:
-            Listener(board, sock, partial(_client_connected, control_port, board, clients))
+            Listener(board, sock, clients.client_connected)
         for sock in public:
             Listener(board, sock, http_port.visitor_connected)
+        for sock in https:
+            Listener(board, sock, https_port.visitor_connected)
+        background.start_soon(encryption.store.keep_fresh)
         task_status.started(server)
         await trio.sleep_forever()
 
 
-def _client_connected(port: ControlPort, board: Switchboard, clients: trio.Nursery, sock: socket.socket) -> None:
-    if port.is_full:
-        sock.close()
-    else:
-        clients.start_soon(_serve_client, port, board, sock)
+async def _listen(address: TcpAddress | None, unused: ExitStack) -> list[socket.socket]:
+    """Listen there, if anywhere; *unused* closes the sockets again."""
+    sockets = await open_listening_sockets(address) if address is not None else []
+    for sock in sockets:
+        unused.callback(sock.close)
+    return sockets
 
 
-async def _serve_client(port: ControlPort, board: Switchboard, sock: socket.socket) -> None:
-    try:
-        client = ClientAddress.of(sock)
-    except OSError:  # It has gone already.
-        sock.close()
-        return
-    try:
-        async with open_board_session(board, sock, "server", limits=CLIENT_LIMITS) as session:
-            await port.serve_client(session, client)
-    except Exception:
-        logger.exception("client %s: failed", client)
+def _port_of(sockets: list[socket.socket]) -> int | None:
+    return bound_address(sockets[0]).port if sockets else None

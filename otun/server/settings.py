@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from ..addresses import TcpAddress
 from ..control.names import normalize_hostname
 from ..errors import ConfigurationError
 from ..http.forwarding import Network
+from ..tls.contexts import CertificateFiles
 
 DEFAULT_CONTROL: Final = TcpAddress("", 4443)
 DEFAULT_PUBLIC: Final = TcpAddress("", 8080)
@@ -85,11 +87,20 @@ class ServerSettings:
     *trusted_proxies* are believed what they say of whom they speak for: in `X-Forwarded-*` and `Forwarded`, and in a
     PROXY header.  *max_connections* bounds the visitors at a time, *max_streams* those of one tunnel.
 
-    Raises `ConfigurationError` for a domain or URL that is none, and for a URL with other braces.
+    *https* is for visitors, too, and for clients who share the port; it needs *certificates* or *acme*.  Visitors of
+    *public* are then sent there, if there is a certificate for the host that they want, unless *redirect* is off;
+    *hsts* is for how many seconds browsers are told to come by HTTPS only (RFC 6797).  The control port takes TLS; it
+    takes clients without it when only this machine can reach it, or *allow_plaintext* is on.  With *client_ca*, a PEM
+    file, clients must show a certificate that is signed by one of those in it.  *state* is a folder that belongs to
+    this server alone: what it makes itself is kept there, such as its certificate when there are no *certificates*.
+
+    Raises `ConfigurationError` for a domain or URL that is none, for a URL with other braces, and for settings that do
+    not go together.
     """
 
     control: TcpAddress = DEFAULT_CONTROL
-    public: TcpAddress = DEFAULT_PUBLIC
+    public: TcpAddress | None = DEFAULT_PUBLIC
+    https: TcpAddress | None = None
     domain: str | None = attrs.field(default=None, converter=_normalize_domain)
     public_url: str | None = attrs.field(default=None, converter=_normalize_url)
     tokens: frozenset[str] = attrs.field(default=frozenset(), repr=False)
@@ -99,3 +110,15 @@ class ServerSettings:
     timeouts: HttpTimeouts = HttpTimeouts()
     max_connections: int = DEFAULT_MAX_CONNECTIONS
     max_streams: int = DEFAULT_MAX_STREAMS
+    certificates: tuple[CertificateFiles, ...] = ()
+    redirect: bool = True
+    hsts: int | None = None
+    allow_plaintext: bool = False
+    client_ca: Path | None = None
+    state: Path | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.public is None and self.https is None:
+            raise ConfigurationError("a server needs a port for visitors: HTTP, HTTPS, or both")
+        if self.https is not None and not self.certificates:
+            raise ConfigurationError("HTTPS needs certificates: give --cert and --key")

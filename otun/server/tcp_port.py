@@ -8,17 +8,14 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from ..addresses import TcpAddress
-from ..mux import Patch, Session
-from ..switchboard import Endpoint, Listener, Switchboard
+from ..mux import Patch
+from ..switchboard import Listener, Switchboard
 from .admission import refuse
 from .listening import listen_on_all
 from .registry import Registration
-from .stream_header import stream_header
+from .relayed import RelayedVisitor
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-STREAM_TIMEOUT: Final = 10.0
-"""Seconds in which a visitor's stream must be open."""
 
 _BIND_ATTEMPTS: Final = 64
 """Ports to try for a client that wants any: other programs may have some of them."""
@@ -100,62 +97,22 @@ class TcpTunnel:
     def _visitor_connected(self, sock: socket.socket) -> None:
         if self.registration.streams >= self._max_streams:
             sock.close()
-        else:
-            self.registration.streams += 1
-            TcpVisitor(self, sock)
+            return
+        try:
+            peer = TcpAddress(*sock.getpeername()[:2])
+        except OSError:  # It has gone already.
+            sock.close()
+            return
+        RelayedVisitor(self.board, sock, self, self.registration, peer).start()
 
     def patch_ended(self, patch: Patch) -> None:
-        """A visitor has left."""
-        self.registration.streams -= 1
+        """A visitor has left: the registration counts them."""
+
+    def visitor_lost(self) -> None:
+        """Another one has left, before its stream was open."""
 
     def close(self) -> None:
         """Free the port.  The visitors that are there stay for as long as their streams do."""
         for listener in self._listeners:
             listener.abort()
         self._ports.freed(self.port)
-
-
-class TcpVisitor(Endpoint):
-    """A visitor whose stream is not open yet.  Nothing is read before."""
-
-    __slots__ = ("_tunnel",)
-
-    def __init__(self, tunnel: TcpTunnel, sock: socket.socket) -> None:
-        super().__init__(tunnel.board, sock)
-        self._tunnel = tunnel
-        self.board.add(sock, self)
-        self.board.set_deadline(self, STREAM_TIMEOUT)
-        if not tunnel.registration.session.open_soon(self):
-            self.abort()
-
-    def slot_granted(self, session: Session) -> None:
-        """Open the stream, and let a patch take over."""
-        registration = self._tunnel.registration
-        try:
-            peer = TcpAddress(*self.sock.getpeername()[:2])
-        except OSError:  # It has gone already.
-            self.close()
-            return
-        patch = Patch(self.board, self.sock, self._tunnel)
-        stream = session.open_core(patch)
-        patch.attach(stream)
-        patch.take_over(self)
-        self.leave()
-        if registration.has_stream_header:
-            stream.send_data(stream_header(registration.tunnel_id, peer, self.sock))
-        patch.pull()
-
-    def connection_lost(self) -> None:
-        """The tunnel's session ended before the stream was open."""
-        self.abort()
-
-    def broken(self, error: OSError) -> None:
-        """The visitor has gone."""
-        self.close()
-
-    def close(self, *, with_reset: bool = False) -> None:
-        """Close the connection."""
-        if not self.is_closed:
-            self._tunnel.registration.session.forget_opener(self)
-            super().close(with_reset=with_reset)
-            self._tunnel.registration.streams -= 1

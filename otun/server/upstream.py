@@ -218,7 +218,7 @@ class Upstream:
         self._is_chunking = framing is _CHUNKED
         self._response = head
         edits = self.registration.response_edits
-        connection = self.visitor.response_begins(is_ended_by_close=is_ended_by_close)
+        connection = self.visitor.response_begins(head, is_ended_by_close=is_ended_by_close)
         written = write_response(head, framing + connection, base=self.visitor.base_domain, edits=edits)
         is_usual = isinstance(self._body, LengthBody) and head.is_persistent and head.kept is not None
         if is_usual and not connection and edits is NO_EDITS:

@@ -1,10 +1,39 @@
 """The public URL of a tunnel."""
 
+from collections.abc import Callable
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+import attrs
+
 from ..addresses import TcpAddress
 from .settings import ServerSettings
+
+
+def _has_none(host: str) -> bool:
+    return False
+
+
+@attrs.frozen(kw_only=True)
+class PublicPorts:
+    """Where visitors come in, and for which hosts there is, or will be, a certificate."""
+
+    http: int | None = None
+    https: int | None = None
+    has_certificate: Callable[[str], bool] = _has_none
+
+    def url(self, host: str) -> str:
+        """Return the URL of *host*: by HTTPS if that works, or if there is nothing else."""
+        if self.https is not None and (self.http is None or self.has_certificate(host)):
+            return f"https://{_authority(host, self.https, 443)}"
+        assert self.http is not None
+        return f"http://{_authority(host, self.http, 80)}"
+
+
+def _authority(host: str, port: int, usual: int) -> str:
+    if port == usual:
+        return f"[{host}]" if ":" in host else host
+    return str(TcpAddress(host, port))
 
 
 def public_url(
@@ -13,7 +42,7 @@ def public_url(
     *,
     client_host: str,
     reached_host: str,
-    public_port: int,
+    ports: PublicPorts,
     host: str | None = None,
 ) -> str:
     """Return where visitors find the tunnel *name*, which may have a *host* name of its own.
@@ -35,6 +64,4 @@ def public_url(
         host = f"{name}.localhost"
     else:
         host = reached_host
-    if public_port == 80:
-        return f"http://[{host}]" if ":" in host else f"http://{host}"
-    return f"http://{TcpAddress(host, public_port)}"
+    return ports.url(host)

@@ -20,8 +20,8 @@ from ..switchboard import Endpoint, LingeringClose, PhasedEndpoint
 from ..switchboard.board import BYTES_PER_CALL
 from .debt import Debt
 from .registry import Registration
+from .relayed import VisitorPatch
 from .stream_header import stream_header
-from .upgraded import UpgradedPatch
 from .upstream import Upstream
 
 if TYPE_CHECKING:
@@ -75,11 +75,13 @@ class Visitor(PhasedEndpoint):
         "_visitor",
     )
 
-    def __init__(self, port: "HttpPort", sock: socket.socket, peer: TcpAddress, *, unread: bytes = b"") -> None:
+    def __init__(
+        self, port: "HttpPort", sock: socket.socket, peer: TcpAddress, *, scheme: str = "http", unread: bytes = b""
+    ) -> None:
         super().__init__(port.board, sock)
         self._port = port
         self._peer = peer
-        self._visitor = forwarding.Visitor(peer.host, is_trusted=port.trusts(peer.host))
+        self._visitor = forwarding.Visitor(peer.host, scheme=scheme, is_trusted=port.trusts(peer.host))
         self._phase = Phase.HEAD
         self._reader = RequestHeadReader()
         self._unread = unread  # Read, and of the present request's body or of the next ones: CHUNKS_READ_SIZE at most.
@@ -94,8 +96,8 @@ class Visitor(PhasedEndpoint):
         self.limit(port.timeouts.head)
 
     def start(self) -> None:
-        """Take a new connection."""
-        self.board.add(self.sock, self)
+        """Take a connection that is new, or has just been encrypted."""
+        self.board.put(self.sock, self)
 
     def take_over(self, other: Endpoint) -> None:
         """Look at once at what there is."""
@@ -148,9 +150,18 @@ class Visitor(PhasedEndpoint):
             self._body = ChunkedBody()
         elif framing.content_length:
             self._body = LengthBody(framing.content_length)
+        redirects, visitor = self._port.redirects, self._visitor
+        if redirects is not None and visitor.scheme == "http":
+            answer = redirects.answer(head, is_trusted=visitor.is_trusted)
+            if answer is not None:
+                self._linger(answer)
+                return
         registration = self._port.registry.find(head.host, head.path)
         if registration is None:
             self._refuse(pages.nobody_there(head.host, has_tunnels=len(self._port.registry) > 0))
+            return
+        if registration.is_passthrough:
+            self._refuse(pages.misdirected(head.host))
             return
         self._registration = registration
         upstream = self._upstreams.get(registration)
@@ -313,8 +324,8 @@ class Visitor(PhasedEndpoint):
         """Whether the request is whole, and the connection stays open behind its answer."""
         return self._phase is Phase.RESPONSE and not self._is_closing
 
-    def response_begins(self, *, is_ended_by_close: bool) -> bytes:
-        """Return the fields that say what becomes of the connection after the response whose head is there."""
+    def response_begins(self, response: ResponseHead, *, is_ended_by_close: bool) -> bytes:
+        """Return the fields to add to *response*: what becomes of the connection after it, and of the next ones."""
         head = self._head
         assert head is not None
         if is_ended_by_close or self._phase is Phase.BODY:
@@ -322,9 +333,16 @@ class Visitor(PhasedEndpoint):
             self._is_closing = True
         if self._phase is not Phase.BODY:
             self.limit(self._port.timeouts.body)
+        hsts = self._hsts(response)
         if self._is_closing:
-            return b"Connection: close\r\n"
-        return b"Connection: keep-alive\r\n" if head.version == "1.0" else b""
+            return hsts + b"Connection: close\r\n"
+        return hsts + b"Connection: keep-alive\r\n" if head.version == "1.0" else hsts
+
+    def _hsts(self, response: ResponseHead) -> bytes:
+        if self._visitor.scheme == "http" or not self._port.hsts:
+            return b""
+        is_given = any(field.name == b"strict-transport-security" for field in response.fields)
+        return b"" if is_given else self._port.hsts
 
     def response_complete(self) -> None:
         """Go on with the next request, when the visitor has taken this response."""
@@ -410,7 +428,7 @@ class Visitor(PhasedEndpoint):
         if self.is_closed:
             return
         self._upstream = None
-        patch = UpgradedPatch(self.board, self.sock, self._port, upstream.registration, unread=self._unread)
+        patch = VisitorPatch(self.board, self.sock, self._port, upstream.registration, unread=self._unread)
         patch.attach(upstream.hand_over())
         upstream.stream.handler = patch
         patch.take_over(self)

@@ -8,6 +8,7 @@ from .endpoint import Endpoint, LingeringClose, abort_socket, unsent_bytes
 from .listener import Listener
 from .opening import open_switchboard
 from .phases import PhasedEndpoint
+from .tls_endpoint import TlsAlert, TlsBuffers, TlsHandshake, TlsSocket, TlsVerificationError, shake_hands
 
 __all__ = [
     "Endpoint",
@@ -16,7 +17,13 @@ __all__ = [
     "Member",
     "PhasedEndpoint",
     "Switchboard",
+    "TlsAlert",
+    "TlsBuffers",
+    "TlsHandshake",
+    "TlsSocket",
+    "TlsVerificationError",
     "abort_socket",
     "open_switchboard",
+    "shake_hands",
     "unsent_bytes",
 ]

@@ -111,6 +111,14 @@ class Switchboard(ABC):
         """Hand the socket over to another member.  No event is lost if that one looks for what is there already."""
         self._members[sock.fileno()] = member
 
+    def put(self, sock: socket.socket, member: Member) -> None:
+        """Add the socket, or hand it over if it is there; *member* is called soon."""
+        if sock.fileno() not in self._members:
+            self.add(sock, member)
+            return
+        self.replace(sock, member)
+        self.call_again(member)
+
     def close(self, sock: socket.socket) -> None:
         """Take the socket off the board and close it.
 

@@ -76,8 +76,8 @@ class Endpoint:
         self.is_ending: bool = False  # Writing is to be shut down once everything has left …
         self.is_finished: bool = False  # … and has been.
         self.has_more: bool = True  # The socket may have bytes that no event will announce again.
-        # The other side has finished, or the board cannot tell whether it has: read on until it shows, or EAGAIN.
-        self.has_hung_up: bool = board.is_level_triggered
+        # The other side has finished, or nobody can tell whether it has: read on until it shows, or EAGAIN.
+        self.has_hung_up: bool = board.is_level_triggered or type(sock) is not socket.socket
 
     def __repr__(self) -> str:
         state = "closed" if self.is_closed else "connecting" if self.is_connecting else "open"
@@ -138,15 +138,19 @@ class Endpoint:
         return bool(code)
 
     def _finish_connecting(self, events: int) -> bool:
-        if not events:
+        if not self._has_reached_it(events):
             return False
+        self.is_connecting = False
+        self.connected()
+        return not self.is_closed
+
+    def _has_reached_it(self, events: int) -> bool:
+        if not events:
+            return False  # Nothing happens to a socket before it has connected, or failed to.
         code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             self.broken(os_error(code))
-            return False
-        self.is_connecting = False  # Nothing happens to a socket before it has connected, or failed to.
-        self.connected()
-        return not self.is_closed
+        return not code
 
     # Verbs
 
@@ -217,6 +221,10 @@ class Endpoint:
             self.is_finished = True
             try:
                 self.sock.shutdown(socket.SHUT_WR)
+            except BlockingIOError:  # TLS has something to say before.
+                self.is_finished = False
+                self.board.filled(self.sock)
+                return
             except OSError as error:
                 self.broken(error)
                 return

@@ -1,6 +1,7 @@
 """The commands in this process, with the library's `serve` and `open_tunnels` replaced by what the test needs."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import os
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,21 +15,23 @@ from otun.addresses import LocalAddress, TcpAddress, UnixAddress
 from otun.cli import main
 from otun.cli.client import describe_tunnel
 from otun.cli.server import describe_client, is_open_to_others
+from otun.cli.state import default_state_folder
 from otun.client import TunnelSettings
 from otun.errors import InvalidName, ListenError, RegistrationRefused, ServerUnreachable
 from otun.mux.errors import SessionClosed
-from otun.server import ServerSettings
+from otun.server import Server, ServerSettings
 
 pytestmark = pytest.mark.usefixtures("environment")
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> list[ServerSettings]:
+def served(environment: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch) -> list[ServerSettings]:
     """The settings that `serve` was called with; it then fails, which ends the command."""
     seen: list[ServerSettings] = []
 
     async def serve(settings: ServerSettings, *, task_status: object = None) -> None:
-        seen.append(settings)
+        is_default = settings.state == default_state_folder(os.environ)  # It has its own tests.
+        seen.append(attrs.evolve(settings, state=None) if is_default else settings)
         await trio.lowlevel.checkpoint()
         raise ListenError("address already in use")
 
@@ -50,9 +53,7 @@ class FailingTunnel:
     error: Exception
     url: str = "http://app.example"
 
-    async def forward_to(
-        self, local: LocalAddress, *, proxy_protocol: bool, on_exchange: Callable[..., None] | None
-    ) -> None:
+    async def forward_to(self, local: LocalAddress, *, proxy_protocol: bool, **_: object) -> None:
         assert self.settings.local == str(local)
         self.seen.append((self.server, local, self.settings.name, self.token))
         await trio.lowlevel.checkpoint()
@@ -65,7 +66,7 @@ def make_tunnels_fail(monkeypatch: pytest.MonkeyPatch, error: Exception, *, at_o
 
     @asynccontextmanager
     async def open_tunnels(
-        server: TcpAddress, settings: Sequence[TunnelSettings], *, token: str | None = None
+        server: TcpAddress, settings: Sequence[TunnelSettings], *, token: str | None = None, **_: object
     ) -> AsyncIterator[tuple[FailingTunnel, ...]]:
         await trio.lowlevel.checkpoint()
         if at_once:
@@ -307,7 +308,7 @@ def test_a_url_from_a_hostile_server_cannot_command_the_terminal() -> None:
     ],
 )
 def test_the_line_for_the_client_is_ready_to_use(host: str, settings: ServerSettings, line: str) -> None:
-    assert describe_client(settings, [TcpAddress(host, 4443)]) == line
+    assert describe_client(settings, Server((TcpAddress(host, 4443),), ())) == line
 
 
 @pytest.mark.parametrize(

@@ -277,7 +277,10 @@ def test_a_second_server_on_the_same_state_is_one_line_and_exit_code_1(
     start_server("--state", str(state))
     ended = start("server", "--control", ":0", "--public", ":0", "--state", str(state)).wait()
     assert (ended.code, ended.stdout) == (1, "")
-    assert ended.stderr == f"otun: state folder {state} is in use by another otun server\n"
+    assert (
+        ended.stderr
+        == f"otun: state folder {state} is in use by another otun server; give this one its own with --state\n"
+    )
 
 
 def test_demo_once_shows_a_reply_that_came_through_the_tunnel(start: "Start") -> None:

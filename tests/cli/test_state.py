@@ -18,7 +18,10 @@ def test_a_missing_folder_is_created_for_its_owner_alone(tmp_path: Path) -> None
 def test_two_servers_never_share_a_folder(tmp_path: Path) -> None:
     with (
         claim_state_folder(tmp_path),
-        pytest.raises(StateFolderBusy, match=f"^state folder {tmp_path} is in use by another otun server$"),
+        pytest.raises(
+            StateFolderBusy,
+            match=f"^state folder {tmp_path} is in use by another otun server; give this one its own with --state$",
+        ),
         claim_state_folder(tmp_path),
     ):
         pass

@@ -73,10 +73,12 @@ async def test_a_server_address_may_be_text(engine, nursery: trio.Nursery) -> No
         assert tunnel.name == "app"
 
 
-async def test_a_cancelled_server_leaves_no_descriptor(engine) -> None:
+async def test_a_cancelled_server_leaves_no_descriptor(engine, tmp_path) -> None:
     before = open_descriptors()
     async with trio.open_nursery() as nursery:
-        await run_server(nursery, loopback_settings(control=TcpAddress("", 0), public=TcpAddress("", 0)))
+        await run_server(
+            nursery, loopback_settings(control=TcpAddress("", 0), public=TcpAddress("", 0), state=tmp_path)
+        )
         nursery.cancel_scope.cancel()
     assert open_descriptors() == before
 

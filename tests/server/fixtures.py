@@ -73,9 +73,9 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> list[Registry]:
 def server_sessions(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
     """The server's ends of its sessions with clients, in the order in which they were made."""
 
-    async def serve_client(port: ControlPort, session: Session, *arguments: object) -> None:
+    async def serve_client(port: ControlPort, session: Session, *arguments: object, **keywords: object) -> None:
         made.append(session)
-        await serve(port, session, *arguments)
+        await serve(port, session, *arguments, **keywords)
 
     made: list[Session] = []
     serve = ControlPort.serve_client

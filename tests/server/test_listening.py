@@ -100,7 +100,7 @@ async def test_port_0_gives_a_free_port_that_is_reported(start_server) -> None:
 @needs_ipv6
 async def test_an_empty_host_listens_on_ipv4_and_ipv6_with_one_port(engine, nursery: trio.Nursery) -> None:
     everywhere = TcpAddress("", 0)
-    running = await run_server(nursery, loopback_settings(control=everywhere, public=everywhere))
+    running = await run_server(nursery, loopback_settings(control=everywhere, public=everywhere, allow_plaintext=True))
     for addresses in (running.server.control_addresses, running.server.public_addresses):
         assert len(addresses) == 2
         assert len({address.port for address in addresses}) == 1

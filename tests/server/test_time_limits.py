@@ -13,6 +13,7 @@ from otun import ServerSettings, Session, SessionClosed, TcpAddress
 from otun.server.control_port import ClientAddress, ControlPort
 from otun.server.registry import Registry
 from otun.server.tcp_port import TcpPorts
+from otun.server.urls import PublicPorts
 from otun.switchboard import open_switchboard
 from otun.testing import session_pair
 
@@ -52,7 +53,7 @@ async def serving() -> AsyncIterator[Served]:
         trio.open_nursery() as nursery,
     ):
         tcp_ports = TcpPorts((), (), board, max_streams=1)
-        port = ControlPort(ServerSettings(), registry, tcp_ports, public_port=8080)
+        port = ControlPort(ServerSettings(), registry, tcp_ports, ports=PublicPorts(http=8080))
         served = Served(client, server, registry, trio.current_time())
 
         async def serve() -> None:

@@ -3,13 +3,14 @@
 import pytest
 
 from otun import ConfigurationError, ServerSettings
-from otun.server.urls import public_url
+from otun.server.urls import PublicPorts, public_url
 
 from .raw_client import raw_client
 
 
 def url(*, client: str = "203.0.113.7", reached: str = "198.51.100.1", port: int = 8080, **settings: object) -> str:
-    return public_url(ServerSettings(**settings), "app", client_host=client, reached_host=reached, public_port=port)
+    ports = PublicPorts(http=port)
+    return public_url(ServerSettings(**settings), "app", client_host=client, reached_host=reached, ports=ports)
 
 
 @pytest.mark.parametrize("domain", [None, "tunnel.example"])
@@ -68,7 +69,12 @@ def test_an_ipv6_address_is_told_in_brackets() -> None:
 def test_a_host_name_of_its_own_has_the_public_urls_scheme_and_port(public: str | None, told: str) -> None:
     settings = ServerSettings(public_url=public, domain="tunnel.example.org")
     url = public_url(
-        settings, "app", client_host="192.0.2.1", reached_host="192.0.2.9", public_port=8080, host="shop.example.org"
+        settings,
+        "app",
+        client_host="192.0.2.1",
+        reached_host="192.0.2.9",
+        ports=PublicPorts(http=8080),
+        host="shop.example.org",
     )
     assert url == told
 

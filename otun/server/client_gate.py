@@ -1,0 +1,107 @@
+"""Clients' connections, from the first byte to their session: TLS, or plain where that is allowed."""
+
+import errno
+import logging
+import socket
+from functools import partial
+
+import trio
+
+from ..addresses import TcpAddress
+from ..mux import open_board_session
+from ..switchboard import Switchboard, TlsSocket
+from ..tls.client_hello import ClientHello
+from .arrival import Arrival
+from .control_port import CLIENT_LIMITS, MAX_UNREGISTERED, ClientAddress, ControlPort
+from .encryption import Encryption
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+_UNRECOGNIZED_NAME = 112  # RFC 8446, section 6
+
+
+class ClientGate:
+    """Takes clients' connections, and serves each in a task in *clients*."""
+
+    def __init__(
+        self,
+        port: ControlPort,
+        board: Switchboard,
+        clients: trio.Nursery,
+        encryption: Encryption,
+        *,
+        is_plaintext_allowed: bool,
+    ) -> None:
+        self._port = port
+        self._board = board
+        self._clients = clients
+        self._encryption = encryption
+        self._is_plaintext_allowed = is_plaintext_allowed
+        self._arriving: set[Arrival] = set()
+
+    def client_connected(self, sock: socket.socket) -> None:
+        """Take a new connection, or turn it away."""
+        if self.is_full:
+            sock.close()
+            return
+        try:
+            peer = TcpAddress(*sock.getpeername()[:2])
+        except OSError:  # It has gone already.
+            sock.close()
+            return
+        arrival = Arrival(self._board, sock, self, self._encryption.buffers, peer)
+        self._arriving.add(arrival)
+        arrival.start()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a new connection must be turned away."""
+        return len(self._arriving) + self._port.unregistered >= MAX_UNREGISTERED
+
+    def hello_received(self, arrival: Arrival, hello: ClientHello) -> None:
+        """Show the certificate that the client asks for."""
+        context = self._encryption.context_for_client(hello.server_name)
+        if context is None:
+            problem = "it wants TLS, for which this server has no certificate; --state DIR gives it one"
+            arrival.refuse(_UNRECOGNIZED_NAME, OSError(errno.EPROTO, problem))
+        else:
+            arrival.encrypt(context, partial(self._established, arrival))
+
+    def _established(self, arrival: Arrival, sock: TlsSocket) -> None:
+        self._arriving.remove(arrival)
+        self.serve(sock)
+
+    def serve(self, sock: TlsSocket) -> None:
+        """Serve a client whose connection is encrypted; it may have arrived on another port."""
+        try:
+            client = ClientAddress.of(sock)
+        except OSError:  # It has gone already.
+            self._board.close(sock)
+        else:
+            self._clients.start_soon(self._serve, sock, client, b"", True)
+
+    def plain_received(self, arrival: Arrival, received: bytes) -> None:
+        """Serve a client without TLS, if only to tell it that it needs it."""
+        self._arriving.remove(arrival)
+        arrival.leave()
+        try:
+            client = ClientAddress.of(arrival.sock)
+        except OSError:  # It has gone already.
+            self._board.close(arrival.sock)
+        else:
+            self._clients.start_soon(self._serve, arrival.sock, client, received, self._is_plaintext_allowed)
+
+    def arrival_failed(self, arrival: Arrival, error: OSError | None) -> None:
+        """Forget a connection that has come to nothing."""
+        self._arriving.discard(arrival)
+        if error is not None:
+            logger.info("client %s: ended before it was encrypted: %s", arrival.peer, error.strerror or error)
+
+    async def _serve(self, sock: socket.socket, client: ClientAddress, received: bytes, is_acceptable: bool) -> None:
+        try:
+            async with open_board_session(
+                self._board, sock, "server", limits=CLIENT_LIMITS, received=received
+            ) as session:
+                await self._port.serve_client(session, client, is_acceptable=is_acceptable)
+        except Exception:
+            logger.exception("client %s: failed", client)

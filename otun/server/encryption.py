@@ -1,0 +1,80 @@
+"""Which certificate a server shows to whom."""
+
+import logging
+import ssl
+from pathlib import Path
+from typing import TypeAlias
+
+from ..errors import ConfigurationError
+from ..switchboard import TlsBuffers
+from ..tls.certificates import Certificate, CertificateStore
+from ..tls.contexts import Purpose
+from ..tls.fingerprints import Fingerprint
+from ..tls.self_made import own_certificate
+from .settings import ServerSettings
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+ServerContext: TypeAlias = ssl.SSLContext
+
+
+class Encryption:
+    """The certificates of a server, and the memory that its TLS connections share.
+
+    Raises `ConfigurationError` for files that cannot be used.
+    """
+
+    def __init__(self, settings: ServerSettings, *, is_private: bool) -> None:
+        self.buffers: TlsBuffers = TlsBuffers()
+        self.store: CertificateStore = CertificateStore(client_ca=settings.client_ca)
+        for files in settings.certificates:
+            self.store.add(files)
+        self._own: Certificate | None = None
+        if settings.state is not None and not settings.certificates:
+            self._own = self._make_own(settings, settings.state)
+        elif not settings.certificates and not is_private and not settings.allow_plaintext:
+            raise ConfigurationError(
+                "a control port that other machines reach needs a certificate, or a state folder for one of its own"
+            )
+
+    def _make_own(self, settings: ServerSettings, folder: Path) -> Certificate:
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"state folder {folder}: {error.strerror}") from error
+        files = own_certificate(folder, settings.domain or "localhost")
+        try:
+            return Certificate(files, client_ca=settings.client_ca)
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                f"{error}; remove it to have a new one made, whose fingerprint clients must then be given"
+            ) from error
+
+    @property
+    def fingerprint(self) -> Fingerprint | None:
+        """That of the certificate for clients that ask for no name."""
+        certificate = self._own or self.store.default
+        return certificate.fingerprint if certificate is not None else None
+
+    @property
+    def is_self_made(self) -> bool:
+        """Whether clients can know the server by its fingerprint only."""
+        return self._own is not None
+
+    def context_for_client(self, server_name: str | None) -> ServerContext | None:
+        """Return the context for a client that asks for *server_name*."""
+        certificate = (self.store.find(server_name) if server_name else None) or self._own or self.store.default
+        return certificate.context(Purpose.CLIENTS) if certificate is not None else None
+
+    def context_for_visitor(self, server_name: str | None) -> ServerContext | None:
+        """Return the context for a visitor who asks for *server_name*; None if there is no certificate to show."""
+        certificate = (self.store.find(server_name) if server_name else None) or self.store.default
+        return certificate.context(Purpose.VISITORS) if certificate is not None else None
+
+    def http_challenge(self, token: bytes) -> bytes | None:
+        """Return the answer to an authority's challenge."""
+        return None
+
+    def covers(self, host: str) -> bool:
+        """Whether there is a certificate for *host*."""
+        return self.store.find(host) is not None

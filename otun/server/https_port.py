@@ -1,0 +1,104 @@
+"""The HTTPS port: TLS ends here, or passes through to the local service that has the key."""
+
+import errno
+import socket
+from functools import partial
+from typing import Final
+
+from ..addresses import TcpAddress
+from ..control.excerpt import excerpt
+from ..http import pages
+from ..switchboard import Endpoint, TlsSocket
+from ..tls.client_hello import ClientHello, fatal_alert
+from ..tls.contexts import CONTROL_PROTOCOL
+from .arrival import Arrival
+from .client_gate import ClientGate
+from .encryption import Encryption
+from .http_port import HttpPort
+from .proxied import ProxiedVisitor
+from .registry import Registration
+from .relayed import RelayedVisitor
+from .visitor import Visitor
+
+_INTERNAL_ERROR: Final = 80  # RFC 8446, section 6
+_UNRECOGNIZED_NAME: Final = 112
+
+
+class HttpsPort:
+    """Takes visitors' connections, and those of clients who share the port."""
+
+    def __init__(self, http_port: HttpPort, encryption: Encryption, client_gate: ClientGate) -> None:
+        self._http = http_port
+        self._encryption = encryption
+        self._clients = client_gate
+
+    def visitor_connected(self, sock: socket.socket) -> None:
+        """Take a new connection, or turn it away."""
+        peer = self._http.admit(sock, speaks_http=False)
+        if peer is None:
+            return
+        if self._http.trusts(peer.host):
+            ProxiedVisitor(self._http, sock, peer, self._take_over, speaks_http=False)
+        else:
+            self._arrival(sock, peer).start()
+
+    def _arrival(self, sock: socket.socket, peer: TcpAddress) -> Arrival:
+        return Arrival(self._http.board, sock, self, self._encryption.buffers, peer)
+
+    def _take_over(self, other: Endpoint, peer: TcpAddress, received: bytes) -> None:
+        self._arrival(other.sock, peer).take_over(other, received)
+
+    def hello_received(self, arrival: Arrival, hello: ClientHello) -> None:
+        """Find out who is to answer."""
+        name = hello.server_name
+        if CONTROL_PROTOCOL.encode() in hello.alpn:
+            self._take_client(arrival, name)
+            return
+        registration = self._http.registry.find(name or "")
+        if registration is not None and registration.is_passthrough:
+            self._relay(arrival, registration)
+            return
+        context = self._encryption.context_for_visitor(name)
+        if context is None:
+            self._refuse(arrival, f"no certificate for the name {name!r}")
+        else:
+            arrival.encrypt(context, partial(self._established, arrival))
+
+    def _established(self, arrival: Arrival, sock: TlsSocket) -> None:
+        Visitor(self._http, sock, arrival.peer, scheme="https").start()
+
+    def _relay(self, arrival: Arrival, registration: Registration) -> None:
+        if registration.streams >= self._http.max_streams:
+            arrival.end_with(fatal_alert(_INTERNAL_ERROR), OSError(errno.EBUSY, "its tunnel has too many visitors"))
+            return
+        arrival.leave()
+        RelayedVisitor(
+            self._http.board, arrival.sock, self._http, registration, arrival.peer, unread=arrival.received
+        ).take_over(arrival)
+
+    def _take_client(self, arrival: Arrival, name: str | None) -> None:
+        context = self._encryption.context_for_client(name)
+        if context is None or self._clients.is_full:
+            self._refuse(arrival, "no room for another client" if context else "no certificate for clients")
+        else:
+            arrival.encrypt(context, self._client_established)
+
+    def _client_established(self, sock: TlsSocket) -> None:
+        self._http.visitor_left()
+        self._clients.serve(sock)
+
+    def plain_received(self, arrival: Arrival, received: bytes) -> None:
+        """Tell people who have typed http:// what is wrong."""
+        arrival.end_with(
+            pages.https_needed().write(),
+            OSError(errno.EPROTO, f"it begins with {excerpt(received[:16].decode('latin-1'))}, which is no TLS"),
+        )
+
+    def _refuse(self, arrival: Arrival, problem: str) -> None:
+        arrival.refuse(_UNRECOGNIZED_NAME, OSError(errno.EPROTO, problem))
+
+    def arrival_failed(self, arrival: Arrival, error: OSError | None) -> None:
+        """A connection has come to nothing."""
+        self._http.visitor_left()
+        if error is not None:
+            self._http.reports.add(arrival.peer, f"no TLS connection: {error.strerror or error}")

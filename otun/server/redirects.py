@@ -1,0 +1,49 @@
+"""What the plain HTTP port answers by itself when there is an HTTPS port, too."""
+
+from typing import Final
+
+from ..http import pages
+from ..http.head import RequestHead
+from .encryption import Encryption
+from .registry import Registry
+
+_CHALLENGES: Final = b"/.well-known/acme-challenge/"  # RFC 8555, section 8.3
+
+_HTTPS: Final = 443
+
+
+class Redirects:
+    """Sends visitors to HTTPS, if there is a certificate for the host that they want; *port* is that of HTTPS.
+
+    With no *port*, only an authority that looks for an answer to its challenge is served.
+    """
+
+    def __init__(self, registry: Registry, encryption: Encryption, port: int | None) -> None:
+        self._registry = registry
+        self._encryption = encryption
+        self._port = "" if port == _HTTPS else f":{port}"
+        self._is_redirecting = port is not None
+
+    def answer(self, head: RequestHead, *, is_trusted: bool) -> bytes | None:
+        """Return the whole answer to a request, or None if it is for a tunnel.
+
+        A trusted proxy's word counts, that its visitor has come by HTTPS.
+        """
+        if head.path.startswith(_CHALLENGES):
+            answer = self._encryption.http_challenge(head.path.removeprefix(_CHALLENGES))
+            if answer is not None:
+                return pages.plain_text(answer)
+        if not self._is_redirecting or not self._has_https(head) or (is_trusted and _came_by_https(head)):
+            return None
+        return pages.redirect(f"https://{head.host}{self._port}{head.path.decode('ascii')}", head)
+
+    def _has_https(self, head: RequestHead) -> bool:
+        if head.path == b"*" or not head.host:
+            return False
+        registration = self._registry.find(head.host, head.path)
+        return self._encryption.covers(head.host) or (registration is not None and registration.is_passthrough)
+
+
+def _came_by_https(head: RequestHead) -> bool:
+    given = [value for name, value, _, _ in head.fields if name == b"x-forwarded-proto"]
+    return bool(given) and given[-1].rpartition(b",")[2].strip().lower() == b"https"

@@ -1,0 +1,111 @@
+"""Visitors who are relayed as bytes: of raw TCP, of TLS that passes through, and after an upgrade."""
+
+import socket
+from typing import Final, Protocol
+
+from ..addresses import TcpAddress
+from ..mux import Patch, PatchOwner, Session
+from ..switchboard import Endpoint, Switchboard
+from .registry import Registration
+from .stream_header import stream_header
+
+STREAM_TIMEOUT: Final = 10.0
+"""Seconds in which a visitor's stream must be open."""
+
+
+class VisitorPatch(Patch):
+    """A visitor's connection and its stream, joined for good."""
+
+    __slots__ = ("_registration",)
+
+    def __init__(
+        self,
+        board: Switchboard,
+        sock: socket.socket,
+        owner: PatchOwner,
+        registration: Registration,
+        *,
+        unread: bytes = b"",
+    ) -> None:
+        super().__init__(board, sock, owner, unread=unread)
+        self._registration = registration
+
+    def _leave(self) -> None:
+        self._registration.streams -= 1
+        super()._leave()
+
+
+class RelayedVisitor(Endpoint):
+    """A visitor whose stream is not open yet.  Nothing is read before; *unread* was.
+
+    It counts as one of the registration's streams.
+    """
+
+    __slots__ = ("_owner", "_peer", "_registration", "_unread")
+
+    def __init__(
+        self,
+        board: Switchboard,
+        sock: socket.socket,
+        owner: "RelayOwner",
+        registration: Registration,
+        peer: TcpAddress,
+        *,
+        unread: bytes = b"",
+    ) -> None:
+        super().__init__(board, sock)
+        self._owner = owner
+        self._registration = registration
+        self._peer = peer
+        self._unread = unread
+        registration.streams += 1
+
+    def start(self) -> None:
+        """Take a new connection."""
+        self.board.add(self.sock, self)
+        self._begin()
+
+    def take_over(self, other: Endpoint) -> None:
+        """Take a connection that somebody else has looked at."""
+        super().take_over(other)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.board.set_deadline(self, STREAM_TIMEOUT)
+        if not self._registration.session.open_soon(self):
+            self.abort()
+
+    def slot_granted(self, session: Session) -> None:
+        """Open the stream, and let a patch take over."""
+        registration = self._registration
+        patch = VisitorPatch(self.board, self.sock, self._owner, registration, unread=self._unread)
+        stream = session.open_core(patch)
+        patch.attach(stream)
+        patch.take_over(self)
+        self.leave()
+        if registration.has_stream_header:
+            stream.send_data(stream_header(registration.tunnel_id, self._peer, self.sock))
+        patch.pull()
+
+    def connection_lost(self) -> None:
+        """The tunnel's session ended before the stream was open."""
+        self.abort()
+
+    def broken(self, error: OSError) -> None:
+        """The visitor has gone."""
+        self.close()
+
+    def close(self, *, with_reset: bool = False) -> None:
+        """Close the connection."""
+        if not self.is_closed:
+            self._registration.session.forget_opener(self)
+            super().close(with_reset=with_reset)
+            self._registration.streams -= 1
+            self._owner.visitor_lost()
+
+
+class RelayOwner(PatchOwner, Protocol):
+    """The port that relayed visitors come to."""
+
+    def visitor_lost(self) -> None:
+        """A visitor has left before its stream was open."""

@@ -1,0 +1,39 @@
+"""Lines in the log about visitors: anybody can cause them, so there are only so many."""
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from ..addresses import TcpAddress
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+LINES_AT_ONCE: Final = 100
+"""Lines that may come at once."""
+
+LINES_PER_SECOND: Final = 5
+"""Lines a second in the long run: a log of some 50 MiB a day."""
+
+
+class Reports:
+    """Says what visitors did wrong, and how often it was not said."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._left = float(LINES_AT_ONCE)
+        self._filled_at = clock()
+        self._omitted = 0
+
+    def add(self, visitor: TcpAddress, text: str) -> None:
+        """Write a line about *visitor*, unless there have been too many."""
+        now = self._clock()
+        self._left = min(self._left + (now - self._filled_at) * LINES_PER_SECOND, LINES_AT_ONCE)
+        self._filled_at = now
+        if self._left < 1:
+            self._omitted += 1
+            return
+        self._left -= 1
+        if self._omitted:
+            logger.info("%d more lines like the following ones were left out", self._omitted)
+            self._omitted = 0
+        logger.info("visitor %s: %s", visitor, text)

@@ -1,0 +1,386 @@
+"""TLS on the switchboard: a socket that encrypts, and the member that owns it while its handshake goes on.
+
+The records pass through memory rather than straight between OpenSSL and the kernel (`ssl.SSLSocket`).  That costs
+nothing for bulk, and only so can a connection begin with bytes that somebody has looked at already, and one direction
+end while the other goes on: OpenSSL gives a connection up when it finds unread data behind its own close_notify.
+"""
+
+import contextlib
+import errno
+import socket
+import ssl
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from .board import Switchboard
+from .endpoint import Endpoint, LingeringClose
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer  # Python 3.12 has it in collections.abc.
+
+CIPHERTEXT_SIZE: Final = 64 * 1024
+"""Bytes read from the kernel, and plain bytes encrypted, at once: larger pieces leave the processor's cache."""
+
+PLAINTEXT_SIZE: Final = 256 * 1024
+"""Bytes that one `TlsSocket.recv` returns at most."""
+
+GATHER_SIZE: Final = 256 * 1024
+"""Bytes that `TlsSocket.sendmsg` joins at once: small buffers would become small records."""
+
+_RECORD_SIZE: Final = 16 * 1024
+
+
+class TlsBuffers:
+    """Memory that TLS sockets share, all in one thread: what one of them puts there, it takes out in the same call."""
+
+    __slots__ = ("ciphertext", "incoming", "outgoing", "plaintext")
+
+    def __init__(self) -> None:
+        self.incoming: ssl.MemoryBIO = ssl.MemoryBIO()
+        self.outgoing: ssl.MemoryBIO = ssl.MemoryBIO()
+        self.ciphertext: memoryview = memoryview(bytearray(CIPHERTEXT_SIZE))
+        self.plaintext: memoryview = memoryview(bytearray(PLAINTEXT_SIZE))
+
+
+class TlsSocket(socket.socket):
+    """A non-blocking socket whose bytes are encrypted; it takes *sock*'s place.
+
+    *received* are bytes that were read from *sock* before.  `handshake` comes first.  Afterwards it behaves as any
+    non-blocking socket does: `BlockingIOError` when nothing has come, or nothing can leave, now.  As with OpenSSL, the
+    bytes that `send` has refused or not counted must be the first ones of the next `send`.
+
+    Errors are `OSError`, with a text for people; a connection that ends without close_notify is one of them (RFC 8446,
+    section 6.1: it may have been cut short by anybody).
+    """
+
+    __slots__ = (
+        "_ahead",
+        "_buffers",
+        "_claimed",
+        "_error",
+        "_has_ended",
+        "_has_shut_down",
+        "_tls",
+        "_unread",
+        "_unsent",
+    )
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        context: ssl.SSLContext,
+        buffers: TlsBuffers,
+        *,
+        is_server: bool,
+        server_name: str | None = None,
+        received: bytes = b"",
+    ) -> None:
+        # Before the descriptor changes hands: this may fail for a name that is none.
+        self._tls = context.wrap_bio(
+            buffers.incoming, buffers.outgoing, server_side=is_server, server_hostname=server_name
+        )
+        super().__init__(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        self.setblocking(False)
+        self._buffers = buffers
+        self._unread = received  # Ciphertext; less than CIPHERTEXT_SIZE after the handshake.
+        self._unsent = memoryview(b"")  # Ciphertext.
+        self._claimed = 0  # Plain bytes in `_unsent`, which are counted as sent when it has left.
+        self._ahead = b""  # Plain bytes that were peeked at.
+        self._error: OSError | None = None  # To be raised behind what was read before it.
+        self._has_ended = False
+        self._has_shut_down = False
+
+    @property
+    def is_backlogged(self) -> bool:
+        """Whether the kernel has not taken everything."""
+        return len(self._unsent) > 0
+
+    @property
+    def protocol(self) -> str | None:
+        """The protocol that was agreed upon (ALPN, RFC 7301)."""
+        return self._tls.selected_alpn_protocol()
+
+    @property
+    def peer_certificate(self) -> bytes | None:
+        """The peer's own certificate, in DER, if it has shown one."""
+        return self._tls.getpeercert(binary_form=True)
+
+    def handshake(self) -> None:
+        """Go on with the handshake until it is done.  Raises `BlockingIOError` when it cannot go on now."""
+        while True:
+            self._hand_in()
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                is_done = False
+            except ssl.SSLError as error:
+                self._take_out()
+                with contextlib.suppress(OSError):
+                    self._flush()  # The peer is told by an alert.
+                raise explain_tls_error(error) from error
+            else:
+                is_done = True
+            self._take_out()
+            if self._flush() and is_done:
+                return
+            if is_done:
+                raise BlockingIOError(errno.EAGAIN, "the socket takes nothing now")
+            size = super().recv_into(self._buffers.ciphertext)
+            if not size:
+                raise _cut_short()
+            self._unread += self._buffers.ciphertext[:size]
+
+    # Reading
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        """Return at most *bufsize* bytes; b"" is the end.  The only flag there is, is `MSG_PEEK`."""
+        if flags & socket.MSG_PEEK:
+            if not self._ahead:
+                self._ahead = self._decrypt(_RECORD_SIZE)
+            return self._ahead[:bufsize]
+        if self._ahead:
+            data, self._ahead = self._ahead[:bufsize], self._ahead[bufsize:]
+            return data
+        return self._decrypt(bufsize)
+
+    def _decrypt(self, limit: int) -> bytes:
+        if self._error is not None:
+            raise self._error
+        if self._has_ended:
+            return b""
+        limit = min(limit, PLAINTEXT_SIZE)
+        buffers = self._buffers
+        # With a buffer it returns a number, whatever the stubs say.
+        read: Callable[[int, memoryview], int] = self._tls.read  # type: ignore[assignment]
+        plaintext = buffers.plaintext
+        total = 0
+        self._hand_in()
+        try:
+            while total < limit:
+                try:
+                    size = read(limit - total, plaintext[total:limit])
+                    if not size:
+                        self._has_ended = True
+                        break
+                    total += size
+                except ssl.SSLWantReadError:
+                    size = super().recv_into(buffers.ciphertext)
+                    if not size:
+                        raise _cut_short() from None
+                    buffers.incoming.write(buffers.ciphertext[:size])
+        except BlockingIOError:
+            if not total:
+                raise
+        except ssl.SSLZeroReturnError:
+            self._has_ended = True
+        except OSError as error:
+            self._error = explain_tls_error(error) if isinstance(error, ssl.SSLError) else error
+            if not total:
+                raise self._error from error
+        finally:
+            self._take_out()
+        return bytes(plaintext[:total])
+
+    # Writing
+
+    def send(self, data: "Buffer", flags: int = 0, /) -> int:
+        """Send *data*; return how much of it has left.  Raises `BlockingIOError` for nothing."""
+        view = memoryview(data)
+        size, sent = len(view), 0
+        while self._flush():
+            sent += self._claimed
+            self._claimed = 0
+            if sent >= size:
+                return sent
+            self._encrypt(view[sent : sent + CIPHERTEXT_SIZE])
+        if not sent:
+            raise BlockingIOError(errno.EAGAIN, "the socket takes nothing now")
+        return sent
+
+    def sendmsg(self, buffers: "Iterable[Buffer]", /, *_: object) -> int:
+        """Send the first of *buffers*, joined, as `send` does."""
+        first, size = [], 0
+        for buffer in buffers:
+            first.append(buffer)
+            size += len(memoryview(buffer))
+            if size >= GATHER_SIZE:
+                break
+        return self.send(first[0] if len(first) == 1 else b"".join(first))
+
+    def _encrypt(self, data: memoryview) -> None:
+        done = 0
+        try:
+            while done < len(data):
+                done += self._tls.write(data[done:])
+        except ssl.SSLError as error:
+            raise explain_tls_error(error) from error
+        finally:
+            self._take_out()
+        self._claimed = done
+
+    def _flush(self) -> bool:
+        """Hand the kernel what it has not taken.  Return whether that was all."""
+        unsent = self._unsent
+        if unsent:
+            try:
+                self._unsent = unsent[super().send(unsent) :]
+            except BlockingIOError:
+                return False
+        return not self._unsent
+
+    def shutdown(self, how: int, /) -> None:
+        """Send close_notify, and shut down as *how* says.  Raises `BlockingIOError` when that must be tried again.
+
+        Everything must have left before.  Reading goes on (RFC 8446, section 6.1).
+        """
+        if how != socket.SHUT_RD and not self._has_shut_down:
+            self._say_goodbye()
+            self._has_shut_down = True
+        if not self._flush():
+            raise BlockingIOError(errno.EAGAIN, "the socket takes nothing now")
+        super().shutdown(how)
+
+    def _say_goodbye(self) -> None:
+        while self._tls.pending():  # Part of a record, which must be read first.
+            self._ahead += self._tls.read(_RECORD_SIZE)
+        try:
+            # Nothing is handed in: it looks for the peer's goodbye, and must not find anything else.
+            self._tls.unwrap()
+        except ssl.SSLError:
+            pass  # It wants to read, or the handshake is not done: what can be sent is there all the same.
+        finally:
+            self._take_out()
+
+    def to_plain(self) -> tuple[socket.socket, bytes]:
+        """Give the descriptor back in a plain socket, with ciphertext that has not left: an alert, for instance."""
+        return socket.socket(self.family, self.type, self.proto, fileno=self.detach()), bytes(self._unsent)
+
+    # The shared memory
+
+    def _hand_in(self) -> None:
+        if self._unread:
+            self._buffers.incoming.write(self._unread)
+            self._unread = b""
+
+    def _take_out(self) -> None:
+        buffers = self._buffers
+        if buffers.incoming.pending:
+            self._unread = buffers.incoming.read()
+        if buffers.outgoing.pending:
+            out = buffers.outgoing.read()
+            self._unsent = memoryview(bytes(self._unsent) + out if self._unsent else out)
+
+
+class TlsHandshake(Endpoint):
+    """The member that owns a `TlsSocket` during its handshake, in the place of the one that owned the plain socket.
+
+    Then *established* gets the socket, still on the board, or *failed* the reason why it was closed: None if that was
+    the board's end.
+    """
+
+    __slots__ = ("_established", "_failed", "_tls_sock")
+
+    def __init__(
+        self,
+        board: Switchboard,
+        sock: TlsSocket,
+        *,
+        timeout: float,
+        established: Callable[[TlsSocket], None],
+        failed: Callable[[OSError | None], None],
+    ) -> None:
+        super().__init__(board, sock)
+        self._tls_sock = sock
+        self._established = established
+        self._failed = failed
+        board.replace(sock, self)
+        board.set_deadline(self, timeout)
+        self.pull()
+
+    def ready(self, events: int) -> None:
+        """Go on, whatever it waited for."""
+        if not self.is_closed:
+            self.pull()
+
+    def pull(self) -> None:
+        """Take the next steps."""
+        sock = self._tls_sock
+        try:
+            sock.handshake()
+        except BlockingIOError:
+            self.board.emptied(sock)
+            if sock.is_backlogged:
+                self.board.filled(sock)
+        except OSError as error:
+            self.broken(error)
+        else:
+            self.leave()
+            self._established(sock)
+
+    def deadline_passed(self) -> None:
+        """The peer is too slow."""
+        self.broken(OSError(errno.ETIMEDOUT, "the handshake took too long"))
+
+    def broken(self, error: OSError) -> None:
+        """Tell the peer what is wrong, if TLS has words for it."""
+        self.leave()
+        sock, last_bytes = self._tls_sock.to_plain()
+        LingeringClose(self.board, sock, last_bytes)
+        self._failed(error)
+
+    def close(self, *, with_reset: bool = False) -> None:
+        """End without a word: the board ends."""
+        if not self.is_closed:
+            super().close(with_reset=with_reset)
+            self._failed(None)
+
+
+async def shake_hands(sock: TlsSocket) -> None:
+    """Do the whole handshake.  Raises `OSError`.  Cancelled, *sock* can only be closed."""
+    await trio.lowlevel.checkpoint()
+    while True:
+        try:
+            sock.handshake()
+        except BlockingIOError:
+            if sock.is_backlogged:
+                await trio.lowlevel.wait_writable(sock)
+            else:
+                await trio.lowlevel.wait_readable(sock)
+        else:
+            return
+
+
+def explain_tls_error(error: ssl.SSLError) -> OSError:
+    """Return an `OSError` that says in a few words what `ssl` says in its own way."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return TlsVerificationError(errno.EPROTO, error.verify_message or "the certificate is not valid")
+    reason = (error.reason or "it failed").replace("_", " ")
+    for alert in ("SSLV3 ALERT ", "TLSV1 ALERT ", "TLSV13 ALERT "):
+        if reason.startswith(alert):
+            return TlsAlert(errno.EPROTO, f"the other side said: {reason.removeprefix(alert).lower()}")
+    return OSError(errno.EPROTO, _REASONS.get(reason, reason.lower()))
+
+
+class TlsAlert(OSError):
+    """The peer has refused the connection, or ended it, and said why (RFC 8446, section 6)."""
+
+
+class TlsVerificationError(OSError):
+    """The peer's certificate is not one to be believed."""
+
+
+_REASONS: Final = {
+    "HTTP REQUEST": "it speaks HTTP, not TLS",
+    "HTTPS PROXY REQUEST": "it speaks HTTP, not TLS",
+    "WRONG VERSION NUMBER": "it does not speak TLS",
+    "UNSUPPORTED PROTOCOL": "no common version of TLS",
+    "NO SHARED CIPHER": "no common cipher",
+    "NO APPLICATION PROTOCOL": "no common protocol (ALPN)",
+    "PEER DID NOT RETURN A CERTIFICATE": "it showed no certificate",
+}
+
+
+def _cut_short() -> OSError:
+    return ConnectionAbortedError(errno.ECONNABORTED, "the connection ended without a TLS goodbye")
