@@ -70,6 +70,17 @@ class BadProxyHeader(RemoteProtocolError):
     """A connection that does not start with an acceptable PROXY header; its text says what is wrong with it."""
 
 
+class BadClientHello(RemoteProtocolError):
+    """A connection that does not start with an acceptable TLS ClientHello; its text says what is wrong with it.
+
+    *alert* is the number of the AlertDescription to answer with (RFC 8446, section 6).
+    """
+
+    def __init__(self, message: str, *, alert: int) -> None:
+        super().__init__(message)
+        self.alert = alert
+
+
 class BadRequest(RemoteProtocolError):
     """An HTTP request that is refused with *status* before it reaches any tunnel."""
 

@@ -4,6 +4,7 @@ from .addresses import LocalTarget, TcpAddress, UnixAddress
 from .client import Tunnel, TunnelSettings, forward, open_tunnel, open_tunnels
 from .errors import (
     AddressError,
+    BadClientHello,
     BadMessage,
     BadProxyHeader,
     ConfigurationError,
@@ -38,6 +39,7 @@ from .yamux import Allowance, Role, SessionLimits
 __all__ = [
     "AddressError",
     "Allowance",
+    "BadClientHello",
     "BadMessage",
     "BadProxyHeader",
     "CertificateFiles",
