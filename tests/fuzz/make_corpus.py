@@ -8,6 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
+from hello_seeds import CLIENT_HELLO, CLIENT_HELLO_WORDS
 from ledger import ACK, DATA, FIN, GO_AWAY, HEADER, PING, RST, SYN, WINDOW_UPDATE
 from pieces import repeat
 from script import act, begin, end, flood, frame, pass_time, raw, round_trip, speak
@@ -287,3 +288,4 @@ if __name__ == "__main__":
     write("connection", CONNECTION)
     write("control", CONTROL, CONTROL_WORDS)
     write("http_head", HTTP_HEAD, HTTP_WORDS)
+    write("client_hello", CLIENT_HELLO, CLIENT_HELLO_WORDS)

@@ -1,4 +1,4 @@
-"""How the inputs of `fuzz_control.py` and `fuzz_http_head.py` become a stream of bytes."""
+"""How the inputs of all harnesses but `fuzz_connection.py` become a stream of bytes."""
 
 from itertools import pairwise
 
@@ -17,7 +17,7 @@ REPEAT = 0xFE
 """Stands for no text in UTF-8.  The byte behind it says how many bytes before it to repeat, the next two how often."""
 
 MAX_EXPANDED_SIZE = 72 * 1024
-"""Bytes: more than any message or head may have."""
+"""Bytes: more than any message, head or ClientHello may have."""
 
 
 def expand(data: bytes) -> bytes:

@@ -9,6 +9,7 @@ ANY_BYTES: Final = "yamux/test_any_bytes.py"
 ANY_MESSAGES: Final = "control/test_any_bytes.py"
 ANY_REQUESTS: Final = "http/test_head_properties.py"
 ANY_BODIES: Final = "http/test_body_properties.py"
+ANY_HELLOS: Final = "tls/test_client_hello_properties.py"
 TWO_CONNECTIONS: Final = "yamux/test_two_connections.py"
 
 PLANTS: Final = [
@@ -453,5 +454,61 @@ PLANTS: Final = [
         "            known.version,\n            target,\n",
         "            known.version,\n            known.path,\n",
         ("http/test_known_heads.py",),
+    ),
+    Plant(
+        "the last of two host names",
+        "tls/client_hello.py",
+        "if host_name is not None:",
+        "if host_name == name:",
+        ("tls/test_against_openssl.py",),
+    ),
+    Plant(
+        "the last of two extensions",
+        "tls/client_hello.py",
+        "if kind in extensions:",
+        "if extensions.get(kind) == value:",
+        ("tls/test_against_openssl.py",),
+    ),
+    Plant(
+        "a length that is cut short",
+        "tls/client_hello.py",
+        "if start > len(data) or end > len(data):",
+        "if end > len(data) > position:",
+        (ANY_HELLOS, "tls/test_bad_hellos.py"),
+    ),
+    Plant(
+        "a record's header in one piece",
+        "tls/client_hello.py",
+        "if len(header) < _RECORD_HEADER_SIZE:\n            return False",
+        "if len(header) < _RECORD_HEADER_SIZE:\n            self._position = end\n            return False",
+        (ANY_HELLOS, "tls/test_client_hello.py"),
+    ),
+    Plant(
+        "something behind the ClientHello in its record",
+        "tls/client_hello.py",
+        "if left_over > 0:",
+        "if left_over > self._fragment_left:",
+        ("tls/test_bad_hellos.py",),
+    ),
+    Plant(
+        "a server name with its dot",
+        "tls/client_hello.py",
+        '.lower().removesuffix(".")',
+        ".lower()",
+        (ANY_HELLOS, "tls/test_client_hello.py"),
+    ),
+    Plant(
+        "a ClientHello larger than the limit",
+        "tls/client_hello.py",
+        "end = min(len(self._received), MAX_CLIENT_HELLO)",
+        "end = len(self._received)",
+        ("tls/test_client_hello.py",),
+    ),
+    Plant(
+        "a NUL in a server name",
+        "tls/client_hello.py",
+        "_HOST_NAMES.fullmatch(host_name)",
+        "_HOST_NAMES.match(host_name)",
+        ("tls/test_against_openssl.py",),
     ),
 ]

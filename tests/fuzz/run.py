@@ -22,7 +22,7 @@ HERE: Final = Path(__file__).resolve().parent
 FINDINGS: Final = REPOSITORY / "build" / "fuzz"
 """Where inputs that break something are left."""
 
-HARNESSES: Final = "connection", "control", "http_head"
+HARNESSES: Final = "connection", "control", "http_head", "client_hello"
 
 MEMORY_LIMIT: Final = 256
 """MiB for one process.  It begins with 47 and needs 60; more would be a leak, or something without a bound."""
@@ -47,6 +47,12 @@ PLANTED: Final = {
     ),
     "control": ("a kind of value without a name", "numbers of any length"),
     "http_head": ("a request line of one word", "an error of the parser comes out"),
+    "client_hello": (
+        "a record's header in one piece",
+        "a ClientHello larger than the limit",
+        "a server name with its dot",
+        "a NUL in a server name",
+    ),
 }
 """Of the bugs in `plants.py`, those that `--planted` lets each harness find."""
 
