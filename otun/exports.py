@@ -1,7 +1,15 @@
 """The public API: what `import otun` offers."""
 
 from .addresses import LocalTarget, TcpAddress, UnixAddress
-from .client import Tunnel, TunnelSettings, forward, open_tunnel, open_tunnels
+from .client import (
+    ProxyAddress,
+    Tunnel,
+    TunnelSettings,
+    forward,
+    open_tunnel,
+    open_tunnels,
+    proxy_from_environment,
+)
 from .errors import (
     AddressError,
     BadClientHello,
@@ -55,6 +63,7 @@ __all__ = [
     "LocalTarget",
     "OtunError",
     "ProtocolError",
+    "ProxyAddress",
     "RegistrationRefused",
     "RemoteProtocolError",
     "Role",
@@ -78,5 +87,6 @@ __all__ = [
     "open_session",
     "open_tunnel",
     "open_tunnels",
+    "proxy_from_environment",
     "serve",
 ]

@@ -34,6 +34,7 @@ from .options import (
     prepare_with_file,
 )
 from .output import Output, open_stdout
+from .proxies import ProxyOption
 from .request_log import open_request_printer
 from .signals import run_until_signal
 from .tunnels import (
@@ -95,6 +96,7 @@ def client(
     fingerprint: FingerprintOption = None,
     client_cert: ClientCertOption = None,
     client_key: ClientKeyOption = None,
+    proxy: ProxyOption = None,
     hostname: HostnameOption = None,
     path: PathOption = None,
     host_header: HostHeaderOption = None,
@@ -124,6 +126,7 @@ def http(
     fingerprint: FingerprintOption = None,
     client_cert: ClientCertOption = None,
     client_key: ClientKeyOption = None,
+    proxy: ProxyOption = None,
     hostname: HostnameOption = None,
     path: PathOption = None,
     host_header: HostHeaderOption = None,
@@ -157,6 +160,7 @@ def tcp(
     fingerprint: FingerprintOption = None,
     client_cert: ClientCertOption = None,
     client_key: ClientKeyOption = None,
+    proxy: ProxyOption = None,
     proxy_protocol: ProxyProtocolOption = None,
     config: ConfigOption = None,
     log_level: LogLevelOption = None,
@@ -182,6 +186,7 @@ def tls(
     fingerprint: FingerprintOption = None,
     client_cert: ClientCertOption = None,
     client_key: ClientKeyOption = None,
+    proxy: ProxyOption = None,
     proxy_protocol: ProxyProtocolOption = None,
     config: ConfigOption = None,
     log_level: LogLevelOption = None,
@@ -205,6 +210,7 @@ def start(
     fingerprint: FingerprintOption = None,
     client_cert: ClientCertOption = None,
     client_key: ClientKeyOption = None,
+    proxy: ProxyOption = None,
     log_requests: LogRequestsOption = None,
     config: ConfigOption = None,
     log_level: LogLevelOption = None,
@@ -257,6 +263,7 @@ async def forward_and_report(options: ClientOptions, output: Output) -> None:
             token=connection.token,
             trust=connection.trust,
             plaintext=connection.plaintext,
+            proxy=connection.proxy,
         ) as tunnels,
         trio.open_nursery() as nursery,
     ):

@@ -1,5 +1,6 @@
 """How a client reaches its server: where it is, whether it is to be believed, and the token to show."""
 
+import os
 from functools import partial
 from typing import Annotated, Final
 
@@ -7,11 +8,13 @@ import attrs
 import typer
 
 from ..addresses import TcpAddress, parse_server_address
+from ..client.proxies import ProxyAddress
 from ..errors import ConfigurationError
 from ..tls.contexts import CertificateFiles
 from ..tls.fingerprints import Fingerprint
 from ..tls.trust import Trust
 from .layers import Layers, flag_for, parse_switch, variable_for
+from .proxies import read_proxy
 from .tokens import check_token
 
 DEFAULT_SERVER_PORT: Final = 4443
@@ -60,15 +63,18 @@ class Connection:
     token: str | None = attrs.field(default=None, repr=False)
     trust: Trust | None = None
     plaintext: bool = False
+    proxy: ProxyAddress | None = None
 
 
 def read_connection(layers: Layers) -> Connection:
     """Return what *layers* say of the server.  Raises `ConfigurationError`."""
+    server = _read_server(layers)
     return Connection(
-        server=_read_server(layers),
+        server=server,
         token=layers.read("token", check_token),
         trust=_read_trust(layers),
         plaintext=layers.read("plaintext", parse_switch) or False,
+        proxy=read_proxy(layers, server, os.environ),
     )
 
 

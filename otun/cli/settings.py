@@ -77,6 +77,7 @@ class ClientTable(TunnelKeys):
     fingerprint: str | None = None
     client_cert: str | None = None
     client_key: str | None = None
+    proxy: str | None = None
     log_requests: bool | None = None
     log_level: str | None = None
 
@@ -136,7 +137,8 @@ def default_config_path(environ: Mapping[str, str]) -> Path | None:
 def read_config(path: Path | None, environ: Mapping[str, str]) -> ConfigFile:
     """Read the file at *path*, or the default one when *path* is None; a missing default file is an empty one.
 
-    Warns on stderr about a token that others can read.  Raises `ConfigurationError` that names the file and the key.
+    Warns on stderr about a token or a password that others can read.  Raises `ConfigurationError` that names the file
+    and the key.
     """
     where = path or default_config_path(environ)
     if where is None:
@@ -150,9 +152,16 @@ def read_config(path: Path | None, environ: Mapping[str, str]) -> ConfigFile:
     except OSError as error:
         raise ConfigurationError(f"configuration file {where}: {error.strerror}") from error
     config = parse_config(data, where)
-    if config.client.token is not None and mode & stat.S_IROTH:
-        warn(f"{where} holds a token and other users can read it; run: chmod o-r {where}")
+    secret = _secret_in(config.client)
+    if secret is not None and mode & stat.S_IROTH:
+        warn(f"{where} holds {secret} and other users can read it; run: chmod o-r {where}")
     return config
+
+
+def _secret_in(table: ClientTable) -> str | None:
+    if table.token is not None:
+        return "a token"
+    return "a proxy's password" if "@" in (table.proxy or "") else None
 
 
 def parse_config(data: bytes, path: Path) -> ConfigFile:

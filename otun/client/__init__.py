@@ -1,6 +1,16 @@
 """What runs beside the local service."""
 
 from .opening import TunnelKind, TunnelSettings, forward, open_tunnel, open_tunnels
+from .proxies import ProxyAddress, proxy_from_environment
 from .tunnel import Tunnel
 
-__all__ = ["Tunnel", "TunnelKind", "TunnelSettings", "forward", "open_tunnel", "open_tunnels"]
+__all__ = [
+    "ProxyAddress",
+    "Tunnel",
+    "TunnelKind",
+    "TunnelSettings",
+    "forward",
+    "open_tunnel",
+    "open_tunnels",
+    "proxy_from_environment",
+]

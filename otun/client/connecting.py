@@ -11,18 +11,29 @@ from ..errors import ServerNotTrusted, ServerUnreachable
 from ..switchboard import TlsBuffers, TlsSocket, TlsVerificationError, shake_hands
 from ..tls.contexts import CONTROL_PROTOCOL
 from ..tls.trust import Trust
+from .proxies import ProxyAddress
+from .through_proxy import ProxyFailed, connect_through
 
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds that connecting may take: a packet or two may be lost."""
 
 
-async def connect(server: TcpAddress) -> trio.SocketStream:
-    """Connect to *server*, trying all its addresses (RFC 8305).  Raises `ServerUnreachable`."""
+async def connect(server: TcpAddress, *, proxy: ProxyAddress | None = None) -> trio.SocketStream:
+    """Connect to *server*, trying all its addresses (RFC 8305), or through *proxy*.
+
+    Raises `ServerUnreachable`, and `AddressError` for a host that no proxy can be told.
+    """
     try:
         with trio.fail_after(CONNECT_TIMEOUT):
+            if proxy is not None:
+                return await connect_through(proxy, server)
             return await trio.open_tcp_stream(server.host, server.port)
     except trio.TooSlowError:
-        reason = f"no answer within {CONNECT_TIMEOUT:.0f} seconds"
+        silence = "no answer" if proxy is None else f"the proxy at {proxy.address} did not answer"
+        reason = f"{silence} within {CONNECT_TIMEOUT:.0f} seconds"
+    except ProxyFailed as error:
+        cause = error.__cause__
+        reason = f"{error}: {explain_connect_error(cause)}" if isinstance(cause, OSError) else str(error)
     except OSError as error:
         reason = explain_connect_error(error)
     except UnicodeError:  # A label of the host name is empty or too long.

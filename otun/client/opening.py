@@ -23,6 +23,7 @@ from ..mux import Session, open_board_session
 from ..switchboard import open_switchboard
 from ..tls.trust import Trust
 from .connecting import connect, encrypt, take_socket
+from .proxies import ProxyAddress, parse_proxy
 from .registration import Registration, open_registration
 from .request_tap import OnExchange
 from .tunnel import Tunnel
@@ -76,10 +77,13 @@ async def open_tunnel(
     token: str | None = None,
     trust: Trust | None = None,
     plaintext: bool = False,
+    proxy: str | ProxyAddress | None = None,
 ) -> AsyncIterator[Tunnel]:
     """Open a tunnel on *server*, `HOST` or `HOST:PORT` of its control port, until the body ends.
 
-    *name* is short for settings with that name.  *token* is what the server asks for.
+    *name* is short for settings with that name.  *token* is what the server asks for.  *proxy* is one to go through,
+    `http://HOST:PORT`, `socks5://HOST:PORT` or `socks5h://HOST:PORT`, with `USER:PASSWORD@` before the host where it
+    asks for that.  The environment is not looked at; `proxy_from_environment` does that.
 
     The connection is encrypted, unless the server is on this machine (its host is a loopback address or `localhost`)
     and there is no *trust*, or it is to be *plaintext*.  Without *trust*, the server's certificate must be for its name
@@ -93,7 +97,9 @@ async def open_tunnel(
     settings = settings or TunnelSettings()
     if name is not None:
         settings = attrs.evolve(settings, name=name)
-    async with open_tunnels(server, [settings], token=token, trust=trust, plaintext=plaintext) as (tunnel,):
+    async with open_tunnels(server, [settings], token=token, trust=trust, plaintext=plaintext, proxy=proxy) as (
+        tunnel,
+    ):
         yield tunnel
 
 
@@ -105,6 +111,7 @@ async def open_tunnels(
     token: str | None = None,
     trust: Trust | None = None,
     plaintext: bool = False,
+    proxy: str | ProxyAddress | None = None,
 ) -> AsyncIterator[tuple[Tunnel, ...]]:
     """Open several tunnels over one session, as `open_tunnel` does; if one of them is refused, all are.
 
@@ -112,9 +119,11 @@ async def open_tunnels(
     """
     if isinstance(server, str):
         server = parse_server_address(server, default_port=DEFAULT_CONTROL_PORT)
+    if isinstance(proxy, str):
+        proxy = parse_proxy(proxy)
     requests = [_request(number, tunnel, token) for number, tunnel in enumerate(settings)]
     dispatcher = Dispatcher()
-    sock = take_socket(await connect(server))
+    sock = take_socket(await connect(server, proxy=proxy))
     if not plaintext and (trust is not None or not is_loopback_host(server.host)):
         sock = await encrypt(sock, server, trust or Trust())
     async with open_switchboard() as board, open_board_session(board, sock, "client") as session:
@@ -180,6 +189,7 @@ async def forward(
     trust: Trust | None = None,
     plaintext: bool = False,
     local_trust: Trust | None = None,
+    proxy: str | ProxyAddress | None = None,
     proxy_protocol: bool = False,
     on_exchange: OnExchange | None = None,
     task_status: trio.TaskStatus[Tunnel] = trio.TASK_STATUS_IGNORED,
@@ -196,7 +206,9 @@ async def forward(
     settings = settings or TunnelSettings()
     if not settings.local:
         settings = attrs.evolve(settings, local=str(target))
-    async with open_tunnel(server, settings, name=name, token=token, trust=trust, plaintext=plaintext) as tunnel:
+    async with open_tunnel(
+        server, settings, name=name, token=token, trust=trust, plaintext=plaintext, proxy=proxy
+    ) as tunnel:
         task_status.started(tunnel)
         local_trust = (local_trust or Trust()) if target.is_encrypted else None
         await tunnel.forward_to(

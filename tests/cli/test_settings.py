@@ -141,3 +141,15 @@ def test_a_token_that_others_can_read_is_warned_about(
     read_config(path, {})
     expected = f"otun: warning: {path} holds a token and other users can read it; run: chmod o-r {path}\n"
     assert capsys.readouterr().err == (expected if is_warned else "")
+
+
+@pytest.mark.parametrize(("proxy", "is_warned"), [("http://user:word@proxy.example", True), ("proxy.example", False)])
+def test_a_proxys_password_that_others_can_read_is_warned_about(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], proxy: str, is_warned: bool
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f"[client]\nproxy = '{proxy}'")
+    path.chmod(0o644)
+    read_config(path, {})
+    expected = f"otun: warning: {path} holds a proxy's password and other users can read it; run: chmod o-r {path}\n"
+    assert capsys.readouterr().err == (expected if is_warned else "")

@@ -12,7 +12,7 @@ import trio
 
 import otun.cli.client
 import otun.cli.server
-from otun import HttpTimeouts, ServerSettings, TunnelSettings
+from otun import HttpTimeouts, ProxyAddress, ServerSettings, TunnelSettings
 from otun.addresses import LocalAddress, TcpAddress, UnixAddress
 from otun.cli import main
 from otun.cli.state import default_state_folder
@@ -29,6 +29,7 @@ class Asked:
     token: str | None = None
     settings: list[TunnelSettings] = attrs.field(factory=list)
     forwarded: list[tuple[LocalAddress, bool]] = attrs.field(factory=list)
+    proxy: ProxyAddress | None = None
 
 
 @attrs.frozen
@@ -51,9 +52,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
 
     @asynccontextmanager
     async def open_tunnels(
-        server: TcpAddress, settings: Sequence[TunnelSettings], *, token: str | None = None, **_: object
+        server: TcpAddress,
+        settings: Sequence[TunnelSettings],
+        *,
+        token: str | None = None,
+        proxy: ProxyAddress | None = None,
+        **_: object,
     ) -> AsyncIterator[tuple[FakeTunnel, ...]]:
-        seen.server, seen.token, seen.settings = server, token, list(settings)
+        seen.server, seen.token, seen.settings, seen.proxy = server, token, list(settings), proxy
         await trio.lowlevel.checkpoint()
         yield tuple(FakeTunnel(seen) for _ in settings)
 
@@ -248,6 +254,25 @@ def test_a_mistake_in_the_file_names_its_key(
     config.write_text(f"[client]\nserver = 'h'\n{line}\n")
     assert main(["http", "3000", "--config", str(config)]) == 2
     assert complaint(capsys).startswith(f"{config}: {message}")
+
+
+@pytest.mark.parametrize("command", [["http", "3000"], ["client", "--local", "3000"], ["tcp", "22"], ["start"]])
+def test_every_client_may_go_through_a_proxy(
+    asked: Asked, config: Path, environment: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    config.write_text("[client]\nserver = 'h'\nproxy = 'socks5h://file.example'\n[[tunnel]]\nlocal = '1'\n")
+    arguments = [*command, "--config", str(config)]
+    proxies = []
+    environment.setenv("HTTPS_PROXY", "http://every.example")
+    for value in ("", "http://variable.example"):
+        environment.setenv("OTUN_PROXY", value)
+        assert main(arguments) == 4
+        proxies.append(str(asked.proxy))
+    for value in ("http://flag.example:1", "none", ""):
+        assert main([*arguments, "--proxy", value]) == 4
+        proxies.append(str(asked.proxy))
+    expected = ["socks5h://file.example:1080", "http://variable.example:1080", "http://flag.example:1", "None", "None"]
+    assert proxies == expected
 
 
 # TCP
