@@ -1,1 +1,1 @@
-"""TLS, as much of it as Python's ssl leaves to others: what a client says before anybody has answered."""
+"""TLS: whom to believe, which certificate to show, and where certificates come from."""
