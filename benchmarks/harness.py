@@ -51,6 +51,9 @@ class Missing(BenchmarkError):
     """A program that is not on this machine; what needs it is left out."""
 
 
+CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "otun-benchmarks"
+
+
 def set_up() -> None:
     """Let this process and those it starts open as many files as they may; end what was started on SIGTERM too."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
@@ -206,12 +209,11 @@ def wait_until_ready(port: int, programs: Sequence[Program], *, is_http: bool = 
 
 def build(name: str, source: Path, command: Sequence[str | Path], environment: dict[str, str] | None = None) -> Path:
     """Build a program from *source* unless its newest version is there; *command* lacks the output's path only."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "otun-benchmarks"
     version = hashlib.sha256(source.read_bytes() + repr(command).encode()).hexdigest()[:16]
-    program = cache / f"{name}-{version}"
+    program = CACHE / f"{name}-{version}"
     if not program.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
             made = Path(folder, name)
             words = [made if word == "OUTPUT" else word for word in command]
             done = subprocess.run(

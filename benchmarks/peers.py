@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 import attrs
-from harness import ROOT, BenchmarkError, Missing, Program, build, free_port, running, wait_until_ready
+from harness import CACHE, ROOT, BenchmarkError, Missing, Program, build, free_port, running, wait_until_ready
 from link import Link
 
 Command: TypeAlias = list[str | Path]
+
+STATE: Final = CACHE / "state"
+"""The folder of the server that makes itself a certificate."""
 
 
 @attrs.frozen
@@ -49,6 +52,20 @@ class RawPeer(Peer):
     def client(self, control: int, public: int, local: int) -> Command:
         service = f"127.0.0.1:{local}"
         return [*self.find(), "tcp", service, *self._option("server", control), "--remote-port", str(public)]
+
+
+class EncryptedPeer(RawPeer):
+    """The same with TLS between client and server, as it is when they are on two machines."""
+
+    def server(self, control: int, public: int) -> Command:
+        return [*super().server(control, public), "--state", STATE]
+
+    def client(self, control: int, public: int, local: int) -> Command:
+        from otun.tls.certificates import Certificate
+        from otun.tls.self_made import own_certificate
+
+        fingerprint = Certificate(own_certificate(STATE, "localhost")).fingerprint
+        return [*super().client(control, public, local), "--fingerprint", str(fingerprint)]
 
 
 @attrs.frozen
@@ -89,6 +106,7 @@ PEERS: Final = {
     for peer in (
         Peer("otun", find_otun, "--"),
         RawPeer("otun-tcp", find_otun, "--"),
+        EncryptedPeer("otun-tls", find_otun, "--"),
         Peer("gopeer", find_gopeer, "-"),
     )
 }

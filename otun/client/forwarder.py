@@ -229,7 +229,6 @@ class ServicePatch(Patch):
             if not self._has_reached_it(events):
                 return False
             self.sock = self._service.encrypt(self.sock)
-            self.has_hung_up = True
         try:
             self.sock.handshake()
             self._service.check(self.sock)

@@ -2,12 +2,11 @@
 
 import hmac
 import re
-import secrets
-from collections.abc import Collection, Container
+from collections.abc import Callable, Collection
 from typing import Final
 
 from ..control.messages import Error, Register
-from ..control.names import covers, normalize_hostname, normalize_name, random_name
+from ..control.names import covers, normalize_hostname, normalize_name
 from ..errors import BadRequest, ConfigurationError, InvalidName, OtunError
 from ..http.forwarding import NO_EDITS, FieldEdits
 from ..http.hosts import parse_authority
@@ -57,11 +56,16 @@ def check_id(request: Register) -> None:
         raise refuse(f"a tunnel's id has at most {MAX_ID_LENGTH} characters", "id_invalid")
 
 
-def admit_host(request: Register, session: Session, settings: ServerSettings, registry: Registry) -> Registration:
-    """Return the tunnel with host names that the client may have; it is not open yet.  Raises `Refused`."""
+def admit_host(
+    request: Register, session: Session, settings: ServerSettings, registry: Registry, free_name: Callable[[], str]
+) -> Registration:
+    """Return the tunnel with host names that the client may have; it is not open yet.
+
+    *free_name* makes a name up, if the client has chosen none.  Raises `Refused`.
+    """
     if request.kind == "tls" and (request.path or request.host_header or request.request_headers):
         raise refuse("a TLS tunnel cannot look into requests: it has no path and no headers", "header_invalid")
-    name = chosen_name(request) or _free_name(registry)
+    name = chosen_name(request) or free_name()
     hosts = tuple(_allowed_hostname(text, name, settings, registry) for text in request.hostnames)
     if len(hosts) > MAX_HOSTNAMES:
         raise refuse(f"a tunnel has at most {MAX_HOSTNAMES} host names", "hostname_not_allowed")
@@ -102,12 +106,6 @@ def chosen_name(request: Register) -> str | None:
         return normalize_name(request.subdomain)
     except InvalidName as error:
         raise refuse(str(error), "name_invalid") from error
-
-
-def _free_name(taken: Container[str]) -> str:
-    while (name := random_name(secrets.choice)) in taken:
-        pass
-    return name
 
 
 def _allowed_hostname(text: str, name: str, settings: ServerSettings, registry: Registry) -> str:

@@ -4,6 +4,7 @@ import logging
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Final
 
 import attrs
@@ -17,6 +18,7 @@ from ..errors import BadMessage
 from ..mux import ControlChannel, Session, SessionClosed, StreamReset
 from ..yamux import Allowance, SessionLimits, YamuxStream
 from .admission import MAX_TUNNELS, Refused, admit_host, check_id, check_token, chosen_name, refuse
+from .given_names import GivenNames
 from .registry import EVERY_PATH, Registration, Registry
 from .settings import ServerSettings
 from .tcp_port import TcpPorts
@@ -60,6 +62,7 @@ class ControlPort:
         self._registry = registry
         self._tcp_ports = tcp_ports
         self._ports = ports
+        self._given_names = GivenNames(settings.state)
         self.unregistered: int = 0
 
     async def serve_client(self, session: Session, client: ClientAddress, *, is_acceptable: bool = True) -> None:
@@ -145,7 +148,7 @@ class ControlPort:
             case "http":
                 registration, url = self._open_http(session, request, client, tunnels)
             case "tls":
-                registration, url = self._open_tls(session, request, tunnels)
+                registration, url = self._open_tls(session, request, client, tunnels)
             case "tcp":
                 registration, url = self._open_tcp(session, request, client, tunnels)
             case kind:
@@ -156,7 +159,7 @@ class ControlPort:
     def _open_http(
         self, session: Session, request: Register, client: ClientAddress, tunnels: ExitStack
     ) -> tuple[Registration, str]:
-        registration = self._register(session, request, tunnels)
+        registration = self._register(session, request, client, tunnels)
         host = _own_host(registration)
         url = public_url(
             self._settings,
@@ -168,18 +171,23 @@ class ControlPort:
         )
         return registration, url + ("" if registration.path == EVERY_PATH else registration.path.decode())
 
-    def _register(self, session: Session, request: Register, tunnels: ExitStack) -> Registration:
-        registration = admit_host(request, session, self._settings, self._registry)
+    def _register(self, session: Session, request: Register, client: ClientAddress, tunnels: ExitStack) -> Registration:
+        who = request.token if self._settings.tokens else client.peer.host
+        identity = f"{who}\n{request.kind}\n{request.local}\n{request.id}"
+        free_name = partial(self._given_names.choose, identity, self._registry)
+        registration = admit_host(request, session, self._settings, self._registry, free_name)
         self._registry.add(registration)
         tunnels.callback(self._registry.remove, registration)
         return registration
 
-    def _open_tls(self, session: Session, request: Register, tunnels: ExitStack) -> tuple[Registration, str]:
+    def _open_tls(
+        self, session: Session, request: Register, client: ClientAddress, tunnels: ExitStack
+    ) -> tuple[Registration, str]:
         if self._ports.https is None:
             raise refuse(
                 "this server has no port for TLS tunnels; its operator can give it one with --https", "kind_unknown"
             )
-        registration = self._register(session, request, tunnels)
+        registration = self._register(session, request, client, tunnels)
         host = _own_host(registration) or self._registry.host_of(registration.name)
         return registration, f"tls://{TcpAddress(host, self._ports.https)}"
 

@@ -38,10 +38,6 @@ class Encryption:
             )
 
     def _make_own(self, settings: ServerSettings, folder: Path) -> Certificate:
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigurationError(f"state folder {folder}: {error.strerror}") from error
         files = own_certificate(folder, settings.domain or "localhost")
         try:
             return Certificate(files, client_ca=settings.client_ca)

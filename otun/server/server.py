@@ -2,12 +2,14 @@
 
 import socket
 from contextlib import ExitStack
+from pathlib import Path
 
 import attrs
 import trio
 
 from ..addresses import TcpAddress, is_loopback_host
 from ..background import open_background
+from ..errors import ConfigurationError
 from ..switchboard import Listener, open_switchboard
 from ..tls.fingerprints import Fingerprint
 from .client_gate import ClientGate
@@ -47,6 +49,8 @@ async def serve(
     used.  Cancelled, all connections are closed at once.
     """
     settings = settings or ServerSettings()
+    if settings.state is not None:
+        _make_folder(settings.state)
     with ExitStack() as unused:
         control = await _listen(settings.control, unused)
         public = await _listen(settings.public, unused)
@@ -90,6 +94,13 @@ async def serve(
         background.start_soon(encryption.store.keep_fresh)
         task_status.started(server)
         await trio.sleep_forever()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"state folder {folder}: {error.strerror}") from error
 
 
 async def _listen(address: TcpAddress | None, unused: ExitStack) -> list[socket.socket]:

@@ -45,6 +45,14 @@ def os_error(code: int) -> OSError:
     return OSError(code, os.strerror(code))
 
 
+class EncryptedSocket(socket.socket):
+    """A socket that holds bytes back which the kernel has handed over.  *has_more* tells so after a read."""
+
+    __slots__ = ("has_more",)
+
+    has_more: bool
+
+
 class Endpoint:
     """A member that owns one socket.
 
@@ -76,8 +84,8 @@ class Endpoint:
         self.is_ending: bool = False  # Writing is to be shut down once everything has left …
         self.is_finished: bool = False  # … and has been.
         self.has_more: bool = True  # The socket may have bytes that no event will announce again.
-        # The other side has finished, or nobody can tell whether it has: read on until it shows, or EAGAIN.
-        self.has_hung_up: bool = board.is_level_triggered or type(sock) is not socket.socket
+        # The other side has finished, or the board cannot tell whether it has: read on until it shows, or EAGAIN.
+        self.has_hung_up: bool = board.is_level_triggered
 
     def __repr__(self) -> str:
         state = "closed" if self.is_closed else "connecting" if self.is_connecting else "open"
@@ -166,7 +174,8 @@ class Endpoint:
             self.broken(error)
             return None
         if len(data) < limit and not self.has_hung_up:
-            self.has_more = False  # A short read has emptied the socket, unless the end stands behind it.
+            # A short read has emptied the socket, unless the end stands behind it.
+            self.has_more = isinstance(self.sock, EncryptedSocket) and self.sock.has_more
         return data
 
     def send(self, data: bytes | memoryview) -> int:

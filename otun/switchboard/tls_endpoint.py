@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from .board import Switchboard
-from .endpoint import Endpoint, LingeringClose
+from .endpoint import EncryptedSocket, Endpoint, LingeringClose
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer  # Python 3.12 has it in collections.abc.
@@ -31,6 +31,8 @@ GATHER_SIZE: Final = 256 * 1024
 
 _RECORD_SIZE: Final = 16 * 1024
 
+_NOTHING: Final = memoryview(b"")
+
 
 class TlsBuffers:
     """Memory that TLS sockets share, all in one thread: what one of them puts there, it takes out in the same call."""
@@ -44,7 +46,7 @@ class TlsBuffers:
         self.plaintext: memoryview = memoryview(bytearray(PLAINTEXT_SIZE))
 
 
-class TlsSocket(socket.socket):
+class TlsSocket(EncryptedSocket):
     """A non-blocking socket whose bytes are encrypted; it takes *sock*'s place.
 
     *received* are bytes that were read from *sock* before.  `handshake` comes first.  Afterwards it behaves as any
@@ -85,7 +87,7 @@ class TlsSocket(socket.socket):
         self.setblocking(False)
         self._buffers = buffers
         self._unread = received  # Ciphertext; less than CIPHERTEXT_SIZE after the handshake.
-        self._unsent = memoryview(b"")  # Ciphertext.
+        self._unsent = _NOTHING  # Ciphertext.
         self._claimed = 0  # Plain bytes in `_unsent`, which are counted as sent when it has left.
         self._ahead = b""  # Plain bytes that were peeked at.
         self._error: OSError | None = None  # To be raised behind what was read before it.
@@ -136,7 +138,7 @@ class TlsSocket(socket.socket):
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         """Return at most *bufsize* bytes; b"" is the end.  The only flag there is, is `MSG_PEEK`."""
-        if flags & socket.MSG_PEEK:
+        if flags:
             if not self._ahead:
                 self._ahead = self._decrypt(_RECORD_SIZE)
             return self._ahead[:bufsize]
@@ -154,22 +156,30 @@ class TlsSocket(socket.socket):
         buffers = self._buffers
         # With a buffer it returns a number, whatever the stubs say.
         read: Callable[[int, memoryview], int] = self._tls.read  # type: ignore[assignment]
-        plaintext = buffers.plaintext
+        plaintext, incoming = buffers.plaintext, buffers.incoming
         total = 0
+        is_emptied = False
         self._hand_in()
         try:
             while total < limit:
-                try:
-                    size = read(limit - total, plaintext[total:limit])
+                # To ask in vain costs more than all the rest: OpenSSL's errors have long texts.
+                if incoming.pending or self._tls.pending():
+                    try:
+                        size = read(limit - total, plaintext[total:limit])
+                    except ssl.SSLWantReadError:
+                        continue  # What was there is part of a record.
                     if not size:
                         self._has_ended = True
                         break
                     total += size
-                except ssl.SSLWantReadError:
+                elif is_emptied and total:
+                    break
+                else:
                     size = super().recv_into(buffers.ciphertext)
                     if not size:
-                        raise _cut_short() from None
-                    buffers.incoming.write(buffers.ciphertext[:size])
+                        raise _cut_short()
+                    incoming.write(buffers.ciphertext[:size])
+                    is_emptied = size < CIPHERTEXT_SIZE
         except BlockingIOError:
             if not total:
                 raise
@@ -181,6 +191,7 @@ class TlsSocket(socket.socket):
                 raise self._error from error
         finally:
             self._take_out()
+        self.has_more = total == limit or self._has_ended or self._error is not None
         return bytes(plaintext[:total])
 
     # Writing
@@ -189,12 +200,13 @@ class TlsSocket(socket.socket):
         """Send *data*; return how much of it has left.  Raises `BlockingIOError` for nothing."""
         view = memoryview(data)
         size, sent = len(view), 0
-        while self._flush():
+        while not self._unsent or self._flush():
             sent += self._claimed
             self._claimed = 0
             if sent >= size:
                 return sent
             self._encrypt(view[sent : sent + CIPHERTEXT_SIZE])
+            self._flush()
         if not sent:
             raise BlockingIOError(errno.EAGAIN, "the socket takes nothing now")
         return sent
@@ -210,9 +222,10 @@ class TlsSocket(socket.socket):
         return self.send(first[0] if len(first) == 1 else b"".join(first))
 
     def _encrypt(self, data: memoryview) -> None:
-        done = 0
+        size = len(data)
         try:
-            while done < len(data):
+            done = self._tls.write(data)
+            while done < size:
                 done += self._tls.write(data[done:])
         except ssl.SSLError as error:
             raise explain_tls_error(error) from error
@@ -225,9 +238,10 @@ class TlsSocket(socket.socket):
         unsent = self._unsent
         if unsent:
             try:
-                self._unsent = unsent[super().send(unsent) :]
+                sent = super().send(unsent)
             except BlockingIOError:
                 return False
+            self._unsent = unsent[sent:] if sent < len(unsent) else _NOTHING
         return not self._unsent
 
     def shutdown(self, how: int, /) -> None:

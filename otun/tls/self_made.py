@@ -1,13 +1,12 @@
 """The certificate that a server makes itself: clients know it by its fingerprint, so that it is never renewed."""
 
-import contextlib
-import os
-import secrets
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from ..errors import ConfigurationError
+from ..private_files import read_or_make
 from .contexts import CertificateFiles
 
 FILE_NAME: Final = "control.pem"
@@ -19,14 +18,13 @@ def own_certificate(folder: Path, name: str) -> CertificateFiles:
     """Return the certificate in the state folder; it is made, for *name*, when there is none.
 
     Key and certificate are in one file, of mode 0600, so that there are always both.  Raises `ConfigurationError` when
-    it cannot be written.
+    it cannot be read or written.
     """
     path = folder / FILE_NAME
-    if not os.path.lexists(path):
-        try:
-            _write(path, _make(name))
-        except OSError as error:
-            raise ConfigurationError(f"the server's certificate {path} cannot be written: {error.strerror}") from error
+    try:
+        read_or_make(path, partial(_make, name))
+    except OSError as error:
+        raise ConfigurationError(f"the server's certificate {path}: {error.strerror}") from error
     return CertificateFiles(path)
 
 
@@ -55,18 +53,3 @@ def _make(name: str) -> bytes:
     return key.private_bytes(
         pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     ) + certificate.public_bytes(pem)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Have *path* hold *data*, whole, or not at all; what another server has written meanwhile stays."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
-    finally:
-        os.unlink(draft)

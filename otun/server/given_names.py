@@ -1,0 +1,55 @@
+"""Names for clients that choose none: each gets the same ones again."""
+
+import hmac
+import secrets
+from collections.abc import Container
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from ..control.names import random_name
+from ..errors import ConfigurationError
+from ..private_files import read_or_make
+
+_SECRET_FILE: Final = "names.key"
+_SECRET_SIZE: Final = 32
+
+NAMES_OF_ONE: Final = 64
+"""Names that one client gets again: as many as a session has tunnels.  Further ones are new each time."""
+
+
+class GivenNames:
+    """Works names out of who asks, and of a secret, so that nobody else can.
+
+    So a client that comes back is found where it was, and certificates for names do not use up an authority's limits.
+    The secret is kept in the state *folder*; without one, names are the same for as long as the server runs.  Raises
+    `ConfigurationError`.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._secret = secrets.token_bytes(_SECRET_SIZE) if folder is None else _read_secret(folder / _SECRET_FILE)
+
+    def choose(self, identity: str, taken: Container[str]) -> str:
+        """Return the first name of *identity* that is not *taken*."""
+        for number in range(NAMES_OF_ONE):
+            name = self._name(identity, number)
+            if name not in taken:
+                return name
+        while (name := random_name(secrets.choice)) in taken:
+            pass
+        return name
+
+    def _name(self, identity: str, number: int) -> str:
+        digest = hmac.digest(self._secret, f"{number}\n{identity}".encode(), "sha256")
+        values = islice(digest, None)
+        return random_name(lambda letters: letters[next(values) % len(letters)])
+
+
+def _read_secret(path: Path) -> bytes:
+    try:
+        secret = read_or_make(path, lambda: secrets.token_bytes(_SECRET_SIZE))
+    except OSError as error:
+        raise ConfigurationError(f"the key for names {path}: {error.strerror}") from error
+    if len(secret) != _SECRET_SIZE:
+        raise ConfigurationError(f"the key for names {path} is damaged: remove it to have a new one made")
+    return secret
