@@ -166,6 +166,10 @@ CONNECTION = {
     "a small queue": begin(role=SERVER, limits="strict", opened="fill", window_opened="answer")
     + (syn(1) + syn(3) + act("answer", 1) + act("answer", 0) + speak() * 3),
     "4 GiB for nobody": begin(role=SERVER) + frame(DATA, 0, 9, 2**32 - 1) + syn(1) + speak(),
+    # Each stream's frame made the transport take everything, and the other one was invited again, for ever.
+    "two streams that fill what is taken at once": bytes.fromhex(
+        "052f98000090001101010001040106110103001100010bb4009402"
+    ),
 }
 
 
