@@ -1,0 +1,1 @@
+"""Automatic certificates (ACME, RFC 8555)."""
