@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from functools import partial
 from itertools import zip_longest
@@ -15,6 +16,7 @@ from ..addresses import TcpAddress, is_loopback_host, parse_listen_address, pars
 from ..control.names import normalize_hostname
 from ..errors import ConfigurationError
 from ..server import HttpTimeouts, Server, ServerSettings, serve
+from ..tls.acme.settings import LETS_ENCRYPT, AcmeSettings
 from ..tls.contexts import CertificateFiles
 from .descriptors import raise_descriptor_limit
 from .layers import Layers, parse_count, parse_seconds, parse_switch, parse_whole_seconds
@@ -25,6 +27,10 @@ from .state import claim_state_folder, default_state_folder
 from .tokens import read_tokens_file, tokens_from_environment
 
 _DEFAULTS: Final = ServerSettings()
+
+HTTP: Final = TcpAddress("", 80)
+HTTPS: Final = TcpAddress("", 443)
+"""The ports that authorities look at."""
 
 ControlOption = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Where clients connect [default: :4443].")]
 PublicOption = Annotated[
@@ -48,6 +54,29 @@ CertOption = Annotated[
 KeyOption = Annotated[
     list[str] | None,
     typer.Option(metavar="FILE", help="The key of each --cert, in their order, unless it is in the same file."),
+]
+AcmeOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--acme",
+        help="Get certificates from Let's Encrypt, whose terms you agree to with this, for the domain and for tunnels; "
+        "--https is then :443 and --http :80, unless you say otherwise.",
+        show_default=False,
+    ),
+]
+AcmeDirectoryOption = Annotated[
+    str | None, typer.Option(metavar="URL", help="Get them from the authority with this ACME directory.")
+]
+AcmeCaOption = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Authorities that the directory's own certificate may come from.")
+]
+AcmeEmailOption = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Where the authority may write to.")]
+AcmeDnsHookOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PROGRAM",
+        help="Run as PROGRAM add|remove NAME VALUE to change a TXT record; with it, there are wildcard certificates.",
+    ),
 ]
 RedirectOption = Annotated[
     bool | None,
@@ -144,6 +173,11 @@ def server(
     https: HttpsOption = None,
     cert: CertOption = None,
     key: KeyOption = None,
+    acme: AcmeOption = None,
+    acme_directory: AcmeDirectoryOption = None,
+    acme_ca: AcmeCaOption = None,
+    acme_email: AcmeEmailOption = None,
+    acme_dns_hook: AcmeDnsHookOption = None,
     redirect: RedirectOption = None,
     hsts: HstsOption = None,
     allow_plaintext: AllowPlaintextOption = None,
@@ -179,9 +213,12 @@ def read_server_settings(layers: Layers, environ: Mapping[str, str]) -> ServerSe
     control = layers.read("control", parse_listen_address) or _DEFAULTS.control
     public = layers.read("public", parse_listen_address, alias="http")
     https = layers.read("https", parse_listen_address)
+    acme = read_acme(layers)
+    if acme is not None:
+        public, https = public or HTTP, https or HTTPS
     certificates = _read_certificates(layers)
     state = layers.read_path("state")
-    if state is None and not certificates and not is_loopback_host(control.host):
+    if state is None and (acme is not None or not (certificates or is_loopback_host(control.host))):
         state = default_state_folder(environ)
     file = layers.read_path("tokens_file")
     if file is None and state is not None and os.path.lexists(state / "tokens"):
@@ -192,6 +229,7 @@ def read_server_settings(layers: Layers, environ: Mapping[str, str]) -> ServerSe
         public=_DEFAULTS.public if public is None and https is None else public,
         https=https,
         certificates=certificates,
+        acme=acme,
         redirect=layers.read("redirect", parse_switch) is not False,
         hsts=layers.read("hsts", parse_whole_seconds),
         allow_plaintext=layers.read("allow_plaintext", parse_switch) or False,
@@ -213,6 +251,25 @@ def read_server_settings(layers: Layers, environ: Mapping[str, str]) -> ServerSe
         max_connections=layers.read("max_connections", parse_count) or _DEFAULTS.max_connections,
         max_streams=layers.read("max_streams", parse_count) or _DEFAULTS.max_streams,
     )
+
+
+def read_acme(layers: Layers) -> AcmeSettings | None:
+    """Return whether, and how, certificates are to be had automatically.  Raises `ConfigurationError`."""
+    directory = layers.read("acme_directory", _check_directory)
+    is_wanted = layers.read("acme", parse_switch)
+    details = layers.read_path("acme_ca"), layers.read("acme_email", str), layers.read("acme_dns_hook", str)
+    if is_wanted is False or (is_wanted is None and directory is None):
+        if any(details) or directory is not None:
+            raise ConfigurationError("there are options for automatic certificates, but no --acme")
+        return None
+    ca, email, dns_hook = details
+    return AcmeSettings(directory=directory or LETS_ENCRYPT, ca=ca, email=email, dns_hook=dns_hook)
+
+
+def _check_directory(text: str) -> str:
+    if not re.fullmatch(r"https://[!-~]+", text):
+        raise ConfigurationError(f"{text!r} is no URL of an ACME directory; write https://HOST/PATH")
+    return text
 
 
 def _read_certificates(layers: Layers) -> tuple[CertificateFiles, ...]:

@@ -28,6 +28,11 @@ class ServerTable:
     https: str | None = None
     cert: tuple[str, ...] = ()
     key: tuple[str, ...] = ()
+    acme: bool | None = None
+    acme_directory: str | None = None
+    acme_ca: str | None = None
+    acme_email: str | None = None
+    acme_dns_hook: str | None = None
     redirect: bool | None = None
     hsts: int | None = None
     allow_plaintext: bool | None = None

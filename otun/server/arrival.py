@@ -33,7 +33,7 @@ class Gate(Protocol):
 class Arrival(Endpoint):
     """Reads a ClientHello and asks its gate what to do about it."""
 
-    __slots__ = ("_buffers", "_gate", "_reader", "peer", "received")
+    __slots__ = ("_buffers", "_gate", "_has_hello", "_reader", "peer", "received")
 
     def __init__(
         self, board: Switchboard, sock: socket.socket, gate: Gate, buffers: TlsBuffers, peer: TcpAddress
@@ -43,7 +43,8 @@ class Arrival(Endpoint):
         self._buffers = buffers
         self._reader = ClientHelloReader()
         self.peer: TcpAddress = peer
-        self.received: bytes = b""  # By whoever owned the socket before.
+        self.received: bytes = b""  # By whoever owned the socket before; then the ClientHello and what came with it.
+        self._has_hello = False
 
     def start(self) -> None:
         """Take a new connection."""
@@ -59,7 +60,7 @@ class Arrival(Endpoint):
 
     def pull(self) -> None:
         """Read until it is clear what the connection wants."""
-        while not self.is_closed:
+        while not self.is_closed and not self._has_hello:
             data: bytes | None
             if self.received:
                 data, self.received = self.received, b""
@@ -82,6 +83,7 @@ class Arrival(Endpoint):
             self.refuse(error.alert, OSError(errno.EPROTO, str(error)))
             return
         if hello is not None:
+            self._has_hello = True
             self.received = self._reader.received
             self._gate.hello_received(self, hello)
 
@@ -117,8 +119,9 @@ class Arrival(Endpoint):
             self._gate.arrival_failed(self, error if self._reader.received else None)
 
     def deadline_passed(self) -> None:
-        """The ClientHello has not come."""
-        self._fail(TimeoutError(errno.ETIMEDOUT, f"no whole ClientHello within {HELLO_TIMEOUT:g} seconds"))
+        """The ClientHello has not come, or the gate has not answered it."""
+        missing = "certificate" if self._has_hello else "whole ClientHello"
+        self._fail(TimeoutError(errno.ETIMEDOUT, f"no {missing} within {HELLO_TIMEOUT:g} seconds"))
 
     def broken(self, error: OSError) -> None:
         """The other side has gone."""

@@ -18,6 +18,7 @@ from ..errors import BadMessage
 from ..mux import ControlChannel, Session, SessionClosed, StreamReset
 from ..yamux import Allowance, SessionLimits, YamuxStream
 from .admission import MAX_TUNNELS, Refused, admit_host, check_id, check_token, chosen_name, refuse
+from .automatic_certificates import AutomaticCertificates
 from .given_names import GivenNames
 from .registry import EVERY_PATH, Registration, Registry
 from .settings import ServerSettings
@@ -56,12 +57,19 @@ class ControlPort:
     """Serves clients, each in a task of whoever calls `serve_client`."""
 
     def __init__(
-        self, settings: ServerSettings, registry: Registry, tcp_ports: TcpPorts, *, ports: PublicPorts
+        self,
+        settings: ServerSettings,
+        registry: Registry,
+        tcp_ports: TcpPorts,
+        *,
+        ports: PublicPorts,
+        certificates: AutomaticCertificates | None = None,
     ) -> None:
         self._settings = settings
         self._registry = registry
         self._tcp_ports = tcp_ports
         self._ports = ports
+        self._certificates = certificates
         self._given_names = GivenNames(settings.state)
         self.unregistered: int = 0
 
@@ -178,6 +186,10 @@ class ControlPort:
         registration = admit_host(request, session, self._settings, self._registry, free_name)
         self._registry.add(registration)
         tunnels.callback(self._registry.remove, registration)
+        if self._certificates is not None and not registration.is_passthrough:
+            hosts = self._registry.hosts_of(registration)
+            self._certificates.tunnel_opened(hosts)
+            tunnels.callback(self._certificates.tunnel_closed, hosts)
         return registration
 
     def _open_tls(

@@ -11,6 +11,7 @@ from ..tls.certificates import Certificate, CertificateStore
 from ..tls.contexts import Purpose
 from ..tls.fingerprints import Fingerprint
 from ..tls.self_made import own_certificate
+from .automatic_certificates import AutomaticCertificates
 from .settings import ServerSettings
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -30,12 +31,15 @@ class Encryption:
         for files in settings.certificates:
             self.store.add(files)
         self._own: Certificate | None = None
+        self.automatic: AutomaticCertificates | None = None
         if settings.state is not None and not settings.certificates:
             self._own = self._make_own(settings, settings.state)
         elif not settings.certificates and not is_private and not settings.allow_plaintext:
             raise ConfigurationError(
                 "a control port that other machines reach needs a certificate, or a state folder for one of its own"
             )
+        if settings.acme is not None and settings.state is not None:
+            self.automatic = AutomaticCertificates(settings, settings.acme, settings.state, self.store)
 
     def _make_own(self, settings: ServerSettings, folder: Path) -> Certificate:
         files = own_certificate(folder, settings.domain or "localhost")
@@ -67,10 +71,10 @@ class Encryption:
         certificate = (self.store.find(server_name) if server_name else None) or self.store.default
         return certificate.context(Purpose.VISITORS) if certificate is not None else None
 
-    def http_challenge(self, token: bytes) -> bytes | None:
-        """Return the answer to an authority's challenge."""
-        return None
-
     def covers(self, host: str) -> bool:
         """Whether there is a certificate for *host*."""
         return self.store.find(host) is not None
+
+    def will_cover(self, host: str) -> bool:
+        """Whether there is a certificate for *host*, or one is on its way."""
+        return self.covers(host) or (self.automatic is not None and self.automatic.is_eligible(host))

@@ -8,10 +8,11 @@ from typing import Final
 from ..addresses import TcpAddress
 from ..control.excerpt import excerpt
 from ..http import pages
-from ..switchboard import Endpoint, TlsSocket
+from ..switchboard import Endpoint, LingeringClose, TlsSocket
 from ..tls.client_hello import ClientHello, fatal_alert
 from ..tls.contexts import CONTROL_PROTOCOL
 from .arrival import Arrival
+from .automatic_certificates import ACME_PROTOCOL
 from .client_gate import ClientGate
 from .encryption import Encryption
 from .http_port import HttpPort
@@ -19,6 +20,9 @@ from .proxied import ProxiedVisitor
 from .registry import Registration
 from .relayed import RelayedVisitor
 from .visitor import Visitor
+
+MAX_AWAITING: Final = 1000
+"""Visitors who may wait for a certificate that is on its way."""
 
 _INTERNAL_ERROR: Final = 80  # RFC 8446, section 6
 _UNRECOGNIZED_NAME: Final = 112
@@ -31,6 +35,7 @@ class HttpsPort:
         self._http = http_port
         self._encryption = encryption
         self._clients = client_gate
+        self._awaiting: dict[Arrival, str] = {}
 
     def visitor_connected(self, sock: socket.socket) -> None:
         """Take a new connection, or turn it away."""
@@ -51,6 +56,9 @@ class HttpsPort:
     def hello_received(self, arrival: Arrival, hello: ClientHello) -> None:
         """Find out who is to answer."""
         name = hello.server_name
+        if ACME_PROTOCOL in hello.alpn:
+            self._answer_authority(arrival, name)
+            return
         if CONTROL_PROTOCOL.encode() in hello.alpn:
             self._take_client(arrival, name)
             return
@@ -58,6 +66,10 @@ class HttpsPort:
         if registration is not None and registration.is_passthrough:
             self._relay(arrival, registration)
             return
+        if not self._is_postponed(arrival, name):
+            self._encrypt(arrival, name)
+
+    def _encrypt(self, arrival: Arrival, name: str | None) -> None:
         context = self._encryption.context_for_visitor(name)
         if context is None:
             self._refuse(arrival, f"no certificate for the name {name!r}")
@@ -75,6 +87,35 @@ class HttpsPort:
         RelayedVisitor(
             self._http.board, arrival.sock, self._http, registration, arrival.peer, unread=arrival.received
         ).take_over(arrival)
+
+    # Certificates that are on their way
+
+    def _is_postponed(self, arrival: Arrival, name: str | None) -> bool:
+        automatic = self._encryption.automatic
+        if name is None or automatic is None or self._encryption.covers(name) or not automatic.is_awaited(name):
+            return False
+        if len(self._awaiting) >= MAX_AWAITING:
+            return False
+        self._awaiting[arrival] = name
+        return True
+
+    def certificate_obtained(self, name: str) -> None:
+        """Go on with those who have waited for it."""
+        waiting = [(arrival, host) for arrival, host in self._awaiting.items() if self._encryption.covers(host)]
+        for arrival, host in waiting:
+            del self._awaiting[arrival]
+            self._encrypt(arrival, host)
+
+    def _answer_authority(self, arrival: Arrival, name: str | None) -> None:
+        automatic = self._encryption.automatic
+        context = automatic.tls_context(name) if automatic is not None and name is not None else None
+        if context is None:
+            self._refuse(arrival, f"no challenge for the name {name!r}")
+        else:
+            arrival.encrypt(context, self._authority_answered)
+
+    def _authority_answered(self, sock: TlsSocket) -> None:
+        LingeringClose(self._http.board, sock, b"", on_close=self._http.visitor_left)
 
     def _take_client(self, arrival: Arrival, name: str | None) -> None:
         context = self._encryption.context_for_client(name)
@@ -100,5 +141,6 @@ class HttpsPort:
     def arrival_failed(self, arrival: Arrival, error: OSError | None) -> None:
         """A connection has come to nothing."""
         self._http.visitor_left()
+        self._awaiting.pop(arrival, None)
         if error is not None:
             self._http.reports.add(arrival.peer, f"no TLS connection: {error.strerror or error}")

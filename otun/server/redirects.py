@@ -30,7 +30,9 @@ class Redirects:
         A trusted proxy's word counts, that its visitor has come by HTTPS.
         """
         if head.path.startswith(_CHALLENGES):
-            answer = self._encryption.http_challenge(head.path.removeprefix(_CHALLENGES))
+            automatic = self._encryption.automatic
+            token = head.path.removeprefix(_CHALLENGES).decode("ascii")
+            answer = automatic.http_answer(token) if automatic is not None else None
             if answer is not None:
                 return pages.plain_text(answer)
         if not self._is_redirecting or not self._has_https(head) or (is_trusted and _came_by_https(head)):

@@ -66,7 +66,7 @@ async def serve(
         encryption.is_self_made,
     )
     registry = Registry(settings.domain)
-    ports = PublicPorts(http=_port_of(public), https=_port_of(https), has_certificate=encryption.covers)
+    ports = PublicPorts(http=_port_of(public), https=_port_of(https), has_certificate=encryption.will_cover)
     async with open_switchboard() as board, open_background() as background:
         tcp_ports = TcpPorts(
             settings.tcp_ports,
@@ -74,7 +74,7 @@ async def serve(
             board,
             max_streams=settings.max_streams,
         )
-        control_port = ControlPort(settings, registry, tcp_ports, ports=ports)
+        control_port = ControlPort(settings, registry, tcp_ports, ports=ports, certificates=encryption.automatic)
         clients = ClientGate(
             control_port,
             board,
@@ -92,6 +92,9 @@ async def serve(
         for sock in https:
             Listener(board, sock, https_port.visitor_connected)
         background.start_soon(encryption.store.keep_fresh)
+        if encryption.automatic is not None:
+            encryption.automatic.tell(https_port.certificate_obtained)
+            background.start_soon(encryption.automatic.run)
         task_status.started(server)
         await trio.sleep_forever()
 

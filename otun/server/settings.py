@@ -12,6 +12,7 @@ from ..addresses import TcpAddress
 from ..control.names import normalize_hostname
 from ..errors import ConfigurationError
 from ..http.forwarding import Network
+from ..tls.acme.settings import AcmeSettings
 from ..tls.contexts import CertificateFiles
 
 DEFAULT_CONTROL: Final = TcpAddress("", 4443)
@@ -89,6 +90,8 @@ class ServerSettings:
 
     *https* is for visitors, too, and for clients who share the port; it needs *certificates* or *acme*.  Visitors of
     *public* are then sent there, if there is a certificate for the host that they want, unless *redirect* is off;
+    With *acme*, the server gets its certificates itself: for the domain, and for the names and host names of tunnels
+    that are open, as far as *certificates* do not cover them; *public* should be reached at port 80 or *https* at 443.
     *hsts* is for how many seconds browsers are told to come by HTTPS only (RFC 6797).  The control port takes TLS; it
     takes clients without it when only this machine can reach it, or *allow_plaintext* is on.  With *client_ca*, a PEM
     file, clients must show a certificate that is signed by one of those in it.  *state* is a folder that belongs to
@@ -111,6 +114,7 @@ class ServerSettings:
     max_connections: int = DEFAULT_MAX_CONNECTIONS
     max_streams: int = DEFAULT_MAX_STREAMS
     certificates: tuple[CertificateFiles, ...] = ()
+    acme: AcmeSettings | None = None
     redirect: bool = True
     hsts: int | None = None
     allow_plaintext: bool = False
@@ -120,5 +124,7 @@ class ServerSettings:
     def __attrs_post_init__(self) -> None:
         if self.public is None and self.https is None:
             raise ConfigurationError("a server needs a port for visitors: HTTP, HTTPS, or both")
-        if self.https is not None and not self.certificates:
-            raise ConfigurationError("HTTPS needs certificates: give --cert and --key")
+        if self.https is not None and not self.certificates and self.acme is None:
+            raise ConfigurationError("HTTPS needs certificates: give --cert and --key, or let --acme get some")
+        if self.acme is not None and (self.https is None or self.state is None):
+            raise ConfigurationError("automatic certificates need an HTTPS port, and a state folder to be kept in")

@@ -26,6 +26,9 @@ CIPHERTEXT_SIZE: Final = 64 * 1024
 PLAINTEXT_SIZE: Final = 256 * 1024
 """Bytes that one `TlsSocket.recv` returns at most."""
 
+READS_PER_CALL: Final = 5
+"""Pieces of ciphertext that one `TlsSocket.recv` reads at most: it may consist of records of one byte."""
+
 GATHER_SIZE: Final = 256 * 1024
 """Bytes that `TlsSocket.sendmsg` joins at once: small buffers would become small records."""
 
@@ -90,6 +93,7 @@ class TlsSocket(EncryptedSocket):
         self._unsent = _NOTHING  # Ciphertext.
         self._claimed = 0  # Plain bytes in `_unsent`, which are counted as sent when it has left.
         self._ahead = b""  # Plain bytes that were peeked at.
+        self.has_more = True
         self._error: OSError | None = None  # To be raised behind what was read before it.
         self._has_ended = False
         self._has_shut_down = False
@@ -144,6 +148,7 @@ class TlsSocket(EncryptedSocket):
             return self._ahead[:bufsize]
         if self._ahead:
             data, self._ahead = self._ahead[:bufsize], self._ahead[bufsize:]
+            self.has_more = True
             return data
         return self._decrypt(bufsize)
 
@@ -157,7 +162,7 @@ class TlsSocket(EncryptedSocket):
         # With a buffer it returns a number, whatever the stubs say.
         read: Callable[[int, memoryview], int] = self._tls.read  # type: ignore[assignment]
         plaintext, incoming = buffers.plaintext, buffers.incoming
-        total = 0
+        total = reads = 0
         is_emptied = False
         self._hand_in()
         try:
@@ -172,9 +177,12 @@ class TlsSocket(EncryptedSocket):
                         self._has_ended = True
                         break
                     total += size
-                elif is_emptied and total:
+                elif total and (is_emptied or reads == READS_PER_CALL):
                     break
+                elif reads == READS_PER_CALL:
+                    raise OSError(errno.EPROTO, "it sends much and says nothing")
                 else:
+                    reads += 1
                     size = super().recv_into(buffers.ciphertext)
                     if not size:
                         raise _cut_short()
@@ -191,7 +199,7 @@ class TlsSocket(EncryptedSocket):
                 raise self._error from error
         finally:
             self._take_out()
-        self.has_more = total == limit or self._has_ended or self._error is not None
+        self.has_more = total == limit or not is_emptied or self._has_ended or self._error is not None
         return bytes(plaintext[:total])
 
     # Writing

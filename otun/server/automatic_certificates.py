@@ -1,0 +1,104 @@
+"""Which names the server gets certificates for by itself: those of its tunnels, never one that a visitor makes up."""
+
+import logging
+import ssl
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from ..errors import ConfigurationError
+from ..tls.acme.challenges import Challenges
+from ..tls.acme.issuer import Issuer
+from ..tls.acme.settings import AcmeSettings
+from ..tls.certificates import CertificateStore
+from ..tls.contexts import CertificateFiles
+from .settings import ServerSettings
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+ACME_PROTOCOL: Final = b"acme-tls/1"
+"""What an authority speaks that validates a name (RFC 8737, section 4)."""
+
+_FOLDER: Final = "acme"
+
+
+class AutomaticCertificates:
+    """Orders certificates (RFC 8555) and puts them into *store*.  Raises `ConfigurationError`."""
+
+    def __init__(self, settings: ServerSettings, acme: AcmeSettings, state: Path, store: CertificateStore) -> None:
+        self._domain = settings.domain
+        self._has_dns_hook = acme.dns_hook is not None
+        self._store = store
+        self._challenges = Challenges(has_http=settings.public is not None, has_tls_alpn=settings.https is not None)
+        self._issuer = Issuer(acme, state / _FOLDER, self._challenges, self._obtained)
+        self._uses: Counter[str] = Counter()
+        self._on_obtained: Callable[[str], None] | None = None
+        for name in self._names_of_domain():
+            self._want(name)
+
+    def _names_of_domain(self) -> tuple[str, ...]:
+        if self._domain is None:
+            return ()
+        return (self._domain, f"*.{self._domain}") if self._has_dns_hook else (self._domain,)
+
+    def tell(self, on_obtained: Callable[[str], None]) -> None:
+        """Call *on_obtained* with each name, or wildcard, that has a new certificate."""
+        self._on_obtained = on_obtained
+
+    async def run(self) -> None:
+        """Order and renew until cancelled."""
+        await self._issuer.run()
+
+    def is_eligible(self, host: str) -> bool:
+        """Whether a tunnel with that host name is given a certificate."""
+        if host.startswith("*."):
+            return self._has_dns_hook
+        # Without a domain, the names of tunnels are below `localhost`, for which there are no certificates.
+        return self._domain is not None or not host.endswith(".localhost")
+
+    def tunnel_opened(self, hosts: Iterable[str]) -> None:
+        """Get certificates for the *hosts* of a tunnel."""
+        for host in hosts:
+            self._uses[host] += 1
+            if self.is_eligible(host) and self._uses[host] == 1 and not self._is_below_wildcard(host):
+                self._want(host)
+
+    def tunnel_closed(self, hosts: Iterable[str]) -> None:
+        """Get no new certificates for them, unless another tunnel needs them."""
+        for host in hosts:
+            self._uses[host] -= 1
+            if not self._uses[host]:
+                del self._uses[host]
+                self._issuer.forget(host)
+
+    def _is_below_wildcard(self, host: str) -> bool:
+        first, _, above = host.partition(".")
+        return first != "*" and f"*.{above}" in self._names_of_domain()
+
+    def _want(self, name: str) -> None:
+        if self._store.find(name) is None:
+            self._issuer.want(name)
+
+    def is_awaited(self, host: str) -> bool:
+        """Whether a certificate for *host* may be there soon."""
+        return host in self._uses or host == self._domain
+
+    def _obtained(self, name: str, path: Path) -> None:
+        try:
+            self._store.add(CertificateFiles(path))
+        except ConfigurationError as error:
+            logger.error("certificate for %s: it cannot be used: %s", name, error)
+            return
+        if self._on_obtained is not None:
+            self._on_obtained(name)
+
+    # What the ports answer
+
+    def http_answer(self, token: str) -> bytes | None:
+        """Return the answer to a challenge over HTTP, if there is one."""
+        return self._challenges.http_answer(token)
+
+    def tls_context(self, name: str) -> ssl.SSLContext | None:
+        """Return the context for a challenge over TLS, if there is one."""
+        return self._challenges.tls_alpn_context(name)
