@@ -8,7 +8,7 @@ from typing import TypeAlias
 from ..errors import ConfigurationError
 from ..switchboard import TlsBuffers
 from ..tls.certificates import Certificate, CertificateStore
-from ..tls.contexts import Purpose
+from ..tls.contexts import Purpose, check_authorities
 from ..tls.fingerprints import Fingerprint
 from ..tls.self_made import own_certificate
 from .automatic_certificates import AutomaticCertificates
@@ -27,16 +27,20 @@ class Encryption:
 
     def __init__(self, settings: ServerSettings, *, is_private: bool) -> None:
         self.buffers: TlsBuffers = TlsBuffers()
+        if settings.client_ca is not None:
+            check_authorities(settings.client_ca)
         self.store: CertificateStore = CertificateStore(client_ca=settings.client_ca)
         for files in settings.certificates:
             self.store.add(files)
         self._own: Certificate | None = None
         self.automatic: AutomaticCertificates | None = None
+        is_plaintext_enough = (is_private or settings.allow_plaintext) and settings.client_ca is None
         if settings.state is not None and not settings.certificates:
             self._own = self._make_own(settings, settings.state)
-        elif not settings.certificates and not is_private and not settings.allow_plaintext:
+        elif not settings.certificates and not is_plaintext_enough:
+            reason = "that other machines reach" if settings.client_ca is None else "where clients show certificates"
             raise ConfigurationError(
-                "a control port that other machines reach needs a certificate, or a state folder for one of its own"
+                f"a control port {reason} needs a certificate, or a state folder for one of its own"
             )
         if settings.acme is not None and settings.state is not None:
             self.automatic = AutomaticCertificates(settings, settings.acme, settings.state, self.store)
@@ -44,11 +48,12 @@ class Encryption:
     def _make_own(self, settings: ServerSettings, folder: Path) -> Certificate:
         files = own_certificate(folder, settings.domain or "localhost")
         try:
-            return Certificate(files, client_ca=settings.client_ca)
+            certificate = Certificate(files, client_ca=settings.client_ca)
         except ConfigurationError as error:
             raise ConfigurationError(
                 f"{error}; remove it to have a new one made, whose fingerprint clients must then be given"
             ) from error
+        return self.store.watch(certificate)
 
     @property
     def fingerprint(self) -> Fingerprint | None:

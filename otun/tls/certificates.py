@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 
 from ..errors import ConfigurationError
-from .contexts import CertificateFiles, Purpose, server_context
+from .contexts import CertificateFiles, Purpose, load_authorities, server_context
 from .fingerprints import Fingerprint
 
 if TYPE_CHECKING:
@@ -31,24 +31,48 @@ class Certificate:
     def __init__(self, files: CertificateFiles, *, client_ca: Path | None = None) -> None:
         self.files: CertificateFiles = files
         self._client_ca = client_ca
-        self._visitors = server_context(files, Purpose.VISITORS)
-        self._clients: ssl.SSLContext | None = None
-        data = files.certificate.read_bytes()
+        self._contexts: dict[Purpose, ssl.SSLContext]
         self.names: frozenset[str]
         self.ends: datetime
-        self.names, self.ends = _read(data, files)
-        self.fingerprint: Fingerprint = Fingerprint.of(_leaf(data))
+        self.fingerprint: Fingerprint
+        self.load()
+
+    def load(self) -> None:
+        """Read the files, or read them anew.  Raises `ConfigurationError`, and nothing has changed then."""
+        contexts = {
+            Purpose.VISITORS: server_context(self.files, Purpose.VISITORS),
+            Purpose.CLIENTS: server_context(self.files, Purpose.CLIENTS),
+        }
+        if self._client_ca is not None:
+            _demand_certificates(contexts[Purpose.CLIENTS], self._client_ca)
+        leaf = _leaf(self.files)
+        self.names, self.ends = _read(leaf, self.files)
+        self.fingerprint = Fingerprint.of(leaf)
+        self._contexts = contexts
 
     def __repr__(self) -> str:
         return f"<Certificate {self.files}>"
 
     def context(self, purpose: Purpose) -> ssl.SSLContext:
-        """Return the context for whoever connects for *purpose*.  Raises `ConfigurationError`."""
-        if purpose is Purpose.VISITORS:
-            return self._visitors
-        if self._clients is None:
-            self._clients = server_context(self.files, purpose, client_ca=self._client_ca)
-        return self._clients
+        """Return the context for whoever connects for *purpose*."""
+        return self._contexts[purpose]
+
+    def state(self) -> "_State":
+        """Return what changes when one of its files does."""
+        files = (self.files.certificate, self.files.key, self._client_ca)
+        return tuple(_stat(path) for path in files if path is not None)
+
+
+def _demand_certificates(context: ssl.SSLContext, client_ca: Path) -> None:
+    """Have clients show a certificate that is in the file *client_ca*, or signed by one in it.
+
+    If the file cannot be read, nobody has one: whoever was taken off it must not be let in because of another mistake.
+    """
+    context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        load_authorities(context, client_ca)
+    except ConfigurationError as error:
+        logger.error("clients' authorities: %s; until that is mended, no client is let in", error)
 
 
 class CertificateStore:
@@ -57,7 +81,7 @@ class CertificateStore:
     def __init__(self, *, client_ca: Path | None = None) -> None:
         self._client_ca = client_ca
         self._loaded: dict[CertificateFiles, Certificate] = {}
-        self._states: dict[CertificateFiles, _State] = {}
+        self._states: dict[Certificate, _State] = {}
         self._by_name: dict[str, Certificate] = {}
 
     def __len__(self) -> int:
@@ -65,20 +89,32 @@ class CertificateStore:
 
     def add(self, files: CertificateFiles) -> Certificate:
         """Load the certificate in *files*, or load it anew.  Raises `ConfigurationError`."""
-        state = _state_of(files)
-        certificate = Certificate(files, client_ca=self._client_ca)
-        self._loaded[files] = certificate
-        self._states[files] = state
+        certificate = self._loaded.get(files)
+        if certificate is None:
+            certificate = self._loaded[files] = self.watch(Certificate(files, client_ca=self._client_ca))
+        else:
+            self._load(certificate)
         self._sort()
         return certificate
 
+    def watch(self, certificate: Certificate) -> Certificate:
+        """Keep *certificate* fresh, too, although it is not to be found by a name.  Return it."""
+        self._states[certificate] = certificate.state()
+        return certificate
+
+    def _load(self, certificate: Certificate) -> None:
+        state = certificate.state()  # Before: what changes meanwhile is loaded next time.
+        certificate.load()
+        self._states[certificate] = state
+
     def _sort(self) -> None:
-        self._by_name = {}
+        by_name: dict[str, Certificate] = {}
         for certificate in self._loaded.values():
             for name in certificate.names:
-                known = self._by_name.get(name)
+                known = by_name.get(name)
                 if known is None or known.ends < certificate.ends:
-                    self._by_name[name] = certificate
+                    by_name[name] = certificate
+        self._by_name = by_name  # At once: this may be another thread than the one that looks names up.
 
     @property
     def default(self) -> Certificate | None:
@@ -93,27 +129,21 @@ class CertificateStore:
         """Load what has changed, until cancelled.  What cannot be loaded is reported, and the old one stays."""
         while True:
             await trio.sleep(RELOAD_INTERVAL)
-            await trio.to_thread.run_sync(self.reload, _changed(self._states))
+            changed = [certificate for certificate, state in self._states.items() if certificate.state() != state]
+            if changed:
+                await trio.to_thread.run_sync(self.reload, changed)
 
-    def reload(self, changed: Iterable[CertificateFiles] | None = None) -> None:
-        """Load anew what has changed."""
-        for files in _changed(self._states) if changed is None else changed:
+    def reload(self, changed: Iterable[Certificate]) -> None:
+        """Load *changed* anew."""
+        for certificate in changed:
             try:
-                self.add(files)
+                self._load(certificate)
             except ConfigurationError as error:
-                self._states[files] = _state_of(files)  # It is said once.
-                logger.error("certificate %s: it has changed, but the old one stays: %s", files, error)
+                self._states[certificate] = certificate.state()  # It is said once.
+                logger.error("certificate %s: it has changed, but the old one stays: %s", certificate.files, error)
             else:
-                logger.info("certificate %s: loaded anew", files)
-
-
-def _changed(states: dict[CertificateFiles, _State]) -> list[CertificateFiles]:
-    return [files for files, state in states.items() if _state_of(files) != state]
-
-
-def _state_of(files: CertificateFiles) -> _State:
-    """Return what changes when one of the files does."""
-    return tuple(map(_stat, (files.certificate, files.key or files.certificate)))
+                logger.info("certificate %s: loaded anew", certificate.files)
+        self._sort()
 
 
 def _stat(path: Path) -> tuple[int, int, int]:
@@ -124,22 +154,27 @@ def _stat(path: Path) -> tuple[int, int, int]:
     return (found.st_mtime_ns, found.st_ino, found.st_size)
 
 
-def _leaf(data: bytes) -> bytes:
-    """Return the first certificate of a PEM file, in DER."""
-    text = data.decode("latin-1")
-    begin, end = text.index(ssl.PEM_HEADER), text.index(ssl.PEM_FOOTER)
-    return ssl.PEM_cert_to_DER_cert(text[begin : end + len(ssl.PEM_FOOTER)])
+def _leaf(files: CertificateFiles) -> bytes:
+    """Return the first certificate, in DER.  Raises `ConfigurationError`."""
+    try:
+        text = files.certificate.read_text("latin-1")
+        begin, end = text.index(ssl.PEM_HEADER), text.index(ssl.PEM_FOOTER)
+        return ssl.PEM_cert_to_DER_cert(text[begin : end + len(ssl.PEM_FOOTER)])
+    except OSError as error:
+        raise ConfigurationError(f"{files}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{files}: the certificate cannot be read: {error}") from error
 
 
 def _read(data: bytes, files: CertificateFiles) -> tuple[frozenset[str], datetime]:
-    """Return the names of a certificate and when it ends."""
+    """Return the names of a certificate in DER, and when it ends.  Raises `ConfigurationError`."""
     from cryptography import x509  # It takes a while, and servers without TLS do not need it.
 
     try:
-        leaf = x509.load_der_x509_certificate(_leaf(data))
+        leaf = x509.load_der_x509_certificate(data)
         names = _names(leaf)
         ends = leaf.not_valid_after_utc
-    except ValueError as error:
+    except (ValueError, x509.DuplicateExtension, x509.InvalidVersion) as error:
         raise ConfigurationError(f"{files}: the certificate cannot be read: {error}") from error
     if ends < datetime.now(UTC):
         logger.warning("certificate %s: it has expired on %s", files, ends.date())

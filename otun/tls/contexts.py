@@ -37,10 +37,10 @@ class CertificateFiles:
         return str(self.certificate)
 
 
-def server_context(files: CertificateFiles, purpose: Purpose, *, client_ca: Path | None = None) -> ssl.SSLContext:
+def server_context(files: CertificateFiles, purpose: Purpose) -> ssl.SSLContext:
     """Return a context that shows the certificate in *files* to whoever connects for *purpose*.
 
-    With *client_ca*, they must show one that is signed by a certificate in that file.  Raises `ConfigurationError`.
+    Raises `ConfigurationError`.
     """
     context = _context(ssl.PROTOCOL_TLS_SERVER, (purpose.value,))
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
@@ -50,9 +50,6 @@ def server_context(files: CertificateFiles, purpose: Purpose, *, client_ca: Path
         context.num_tickets = 0
         context.options |= ssl.OP_NO_TICKET
     load_certificate(context, files)
-    if client_ca is not None:
-        load_authorities(context, client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
@@ -77,18 +74,36 @@ def _context(protocol: int, alpn: Sequence[str]) -> ssl.SSLContext:
 def load_certificate(context: ssl.SSLContext, files: CertificateFiles) -> None:
     """Have *context* show a certificate.  Raises `ConfigurationError`."""
     key = files.key or files.certificate
+    for path in (files.certificate, key):  # OpenSSL does not say which one it cannot read.
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise ConfigurationError(f"{path}: {error.strerror}") from error
+    questions: list[Path] = []
+
+    def ask_for_password() -> str:
+        questions.append(key)
+        return ""  # It is wrong for every key.  Without this, OpenSSL would ask on the terminal, and stop a server.
+
     try:
-        # A password that is asked for on the terminal would stop a server: an empty one is wrong for every key.
-        context.load_cert_chain(files.certificate, key, password="")
+        context.load_cert_chain(files.certificate, key, password=ask_for_password)
     except ssl.SSLError as error:
-        raise ConfigurationError(f"{_explain(files, error)}") from error
+        raise ConfigurationError(_explain(files, error, has_password=bool(questions))) from error
     except OSError as error:
-        missing = key if files.certificate.exists() else files.certificate
-        raise ConfigurationError(f"{missing}: {error.strerror}") from error
+        raise ConfigurationError(f"{files}: {error.strerror}") from error
+
+
+def check_authorities(path: Path) -> None:
+    """See that the file at *path* can be used.  Raises `ConfigurationError`."""
+    load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), path)
 
 
 def load_authorities(context: ssl.SSLContext, path: Path) -> None:
-    """Have *context* believe the certificates in the file at *path*.  Raises `ConfigurationError`."""
+    """Have *context* believe the certificates in the file at *path*, be they of authorities or not.
+
+    Raises `ConfigurationError`.
+    """
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
         context.load_verify_locations(path)
     except ssl.SSLError as error:
@@ -97,13 +112,13 @@ def load_authorities(context: ssl.SSLContext, path: Path) -> None:
         raise ConfigurationError(f"{path}: {error.strerror}") from error
 
 
-def _explain(files: CertificateFiles, error: ssl.SSLError) -> str:
+def _explain(files: CertificateFiles, error: ssl.SSLError, *, has_password: bool) -> str:
     key = files.key or files.certificate
+    if has_password:
+        return f"the key in {key} has a password; write it without, in a file that nobody else can read"
     match error.reason:
         case "KEY_VALUES_MISMATCH":
             return f"the key in {key} does not belong to the certificate in {files.certificate}"
-        case "BAD_DECRYPT" | "BAD_PASSWORD_READ":
-            return f"the key in {key} has a password; write it without, in a file that only the server can read"
         case "EE_KEY_TOO_SMALL" | "CA_KEY_TOO_SMALL" | "CA_MD_TOO_WEAK":
             return f"the certificate in {files.certificate} is too weak: {error.reason.replace('_', ' ').lower()}"
         case _:
