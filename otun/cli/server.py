@@ -100,7 +100,11 @@ AllowPlaintextOption = Annotated[
 ]
 ClientCaOption = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="Clients must show a certificate from one of these authorities, in PEM."),
+    typer.Option(
+        metavar="FILE",
+        help="Clients must show one of these certificates, or one from these authorities, in PEM. "
+        "Reloaded when it changes.",
+    ),
 ]
 DomainOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="Tunnels get names under this domain: app.NAME.")
@@ -218,7 +222,9 @@ def read_server_settings(layers: Layers, environ: Mapping[str, str]) -> ServerSe
         public, https = public or HTTP, https or HTTPS
     certificates = _read_certificates(layers)
     state = layers.read_path("state")
-    if state is None and (acme is not None or not (certificates or is_loopback_host(control.host))):
+    client_ca = layers.read_path("client_ca")
+    needs_certificate = client_ca is not None or not is_loopback_host(control.host)
+    if state is None and (acme is not None or (needs_certificate and not certificates)):
         state = default_state_folder(environ)
     file = layers.read_path("tokens_file")
     if file is None and state is not None and os.path.lexists(state / "tokens"):
@@ -233,7 +239,7 @@ def read_server_settings(layers: Layers, environ: Mapping[str, str]) -> ServerSe
         redirect=layers.read("redirect", parse_switch) is not False,
         hsts=layers.read("hsts", parse_whole_seconds),
         allow_plaintext=layers.read("allow_plaintext", parse_switch) or False,
-        client_ca=layers.read_path("client_ca"),
+        client_ca=client_ca,
         state=state,
         # Checked one by one, so that a mistake is named with the flag, variable or key that it stands in.
         domain=layers.read("domain", lambda text: ServerSettings(domain=text).domain),
@@ -305,9 +311,10 @@ def describe_client(settings: ServerSettings, running: Server) -> str:
     is_wildcard = bound.host in ("", "0.0.0.0", "::")
     host = (settings.domain or gethostname()) if is_wildcard else bound.host
     token = " --token TOKEN" if settings.tokens else ""
-    is_known_by_it = running.is_self_made and not is_loopback_host(host)
-    fingerprint = f" --fingerprint {running.fingerprint}" if is_known_by_it else ""
-    return f"otun http 3000 --server {TcpAddress(host, bound.port)}{fingerprint}{token}"
+    is_encrypted = settings.client_ca is not None or is_open_to_others(running.control_addresses)
+    fingerprint = f" --fingerprint {running.fingerprint}" if running.is_self_made and is_encrypted else ""
+    certificate = " --client-cert FILE" if settings.client_ca is not None else ""
+    return f"otun http 3000 --server {TcpAddress(host, bound.port)}{fingerprint}{certificate}{token}"
 
 
 def is_open_to_others(addresses: Iterable[TcpAddress]) -> bool:

@@ -87,7 +87,9 @@ class ControlPort:
                 request = await _receive_register(channel)
             if not is_acceptable:
                 raise refuse(
-                    "this server takes encrypted connections only; connect without --plaintext", "tls_required"
+                    "this server takes encrypted connections only: connect without --plaintext, "
+                    "and on the server's own machine with --fingerprint or --ca",
+                    "tls_required",
                 )
             await self._serve_tunnels(session, channel, request, client)
         except Refused as refusal:

@@ -80,7 +80,7 @@ async def serve(
             board,
             background,
             encryption,
-            is_plaintext_allowed=is_private or settings.allow_plaintext,
+            is_plaintext_allowed=settings.allow_plaintext or (is_private and settings.client_ca is None),
         )
         redirects = Redirects(registry, encryption, ports.https if settings.redirect else None) if https else None
         http_port = HttpPort(settings, registry, board, redirects)

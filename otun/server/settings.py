@@ -94,8 +94,9 @@ class ServerSettings:
     that are open, as far as *certificates* do not cover them; *public* should be reached at port 80 or *https* at 443.
     *hsts* is for how many seconds browsers are told to come by HTTPS only (RFC 6797).  The control port takes TLS; it
     takes clients without it when only this machine can reach it, or *allow_plaintext* is on.  With *client_ca*, a PEM
-    file, clients must show a certificate that is signed by one of those in it.  *state* is a folder that belongs to
-    this server alone: what it makes itself is kept there, such as its certificate when there are no *certificates*.
+    file, all clients must show a certificate that is in it, or signed by one of those in it.  *state* is a folder that
+    belongs to this server alone: what it makes itself is kept there, such as its certificate when there are no
+    *certificates*.
 
     Raises `ConfigurationError` for a domain or URL that is none, for a URL with other braces, and for settings that do
     not go together.
@@ -128,3 +129,7 @@ class ServerSettings:
             raise ConfigurationError("HTTPS needs certificates: give --cert and --key, or let --acme get some")
         if self.acme is not None and (self.https is None or self.state is None):
             raise ConfigurationError("automatic certificates need an HTTPS port, and a state folder to be kept in")
+        if self.client_ca is not None and self.allow_plaintext:
+            raise ConfigurationError(
+                "clients without TLS show no certificates: --allow-plaintext and --client-ca exclude each other"
+            )
