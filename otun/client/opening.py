@@ -1,5 +1,6 @@
 """Opening tunnels on a server."""
 
+import socket
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, Literal
@@ -18,6 +19,7 @@ from ..addresses import (
 from ..background import open_background
 from ..control.messages import Register
 from ..control.names import normalize_hostname, normalize_name
+from ..errors import ConfigurationError
 from ..http.forwarding import FieldEdits
 from ..mux import Session, open_board_session
 from ..switchboard import open_switchboard
@@ -85,9 +87,10 @@ async def open_tunnel(
     `http://HOST:PORT`, `socks5://HOST:PORT` or `socks5h://HOST:PORT`, with `USER:PASSWORD@` before the host where it
     asks for that.  The environment is not looked at; `proxy_from_environment` does that.
 
-    The connection is encrypted, unless the server is on this machine (its host is a loopback address or `localhost`)
-    and there is no *trust*, or it is to be *plaintext*.  Without *trust*, the server's certificate must be for its name
-    and from one of the system's authorities.  Nothing is said before that is clear.
+    The connection is encrypted, unless the server is on this machine (its host is a loopback address or `localhost`,
+    and so is the address that is reached) and there is no *trust*, or it is to be *plaintext*.  Without *trust*, the
+    server's certificate must be for its name and from one of the system's authorities.  Nothing is said before that is
+    clear.
 
     Raises `otun.errors.ServerUnreachable`, `ServerNotTrusted`, `RegistrationRefused`, `InvalidName`, `AddressError` or
     `ConfigurationError`; the body's
@@ -121,10 +124,12 @@ async def open_tunnels(
         server = parse_server_address(server, default_port=DEFAULT_CONTROL_PORT)
     if isinstance(proxy, str):
         proxy = parse_proxy(proxy)
+    if plaintext and trust is not None:
+        raise ConfigurationError("without TLS nothing can be checked: plaintext and trust exclude each other")
     requests = [_request(number, tunnel, token) for number, tunnel in enumerate(settings)]
     dispatcher = Dispatcher()
     sock = take_socket(await connect(server, proxy=proxy))
-    if not plaintext and (trust is not None or not is_loopback_host(server.host)):
+    if not plaintext and (trust is not None or not _stays_here(sock, server)):
         sock = await encrypt(sock, server, trust or Trust())
     async with open_switchboard() as board, open_board_session(board, sock, "client") as session:
         visitors = [Visitors(session) for _ in requests]
@@ -139,6 +144,18 @@ async def open_tunnels(
                 Tunnel(session, registration, grant, its_visitors, board)
                 for grant, its_visitors in zip(granted, visitors, strict=True)
             )
+
+
+def _stays_here(sock: socket.socket, server: TcpAddress) -> bool:
+    """Whether what is sent to *server* cannot leave this machine.
+
+    Its name does not tell: `app.localhost` is what the name service says, and a proxy's 127.0.0.1 is another one.
+    """
+    try:
+        reached: str = sock.getpeername()[0]
+    except OSError:  # It has gone already.
+        return False
+    return is_loopback_host(server.host) and is_loopback_host(reached)
 
 
 def _request(number: int, settings: TunnelSettings, token: str | None) -> Register:
