@@ -151,7 +151,7 @@ async def _register(session: Session, server: TcpAddress, request: Register) -> 
         raise _no_answer(server) from None
     except SessionClosed as error:
         if isinstance(error.__cause__, TlsAlert):  # TLS 1.3: only now it shows that it wants another certificate of us.
-            problem = f"ended the connection: {error.__cause__.strerror}"
+            problem = f"ended the connection: {error.__cause__.strerror} (see --client-cert)"
         else:
             problem = f"did not answer as an otun server does: {error}"
     except (StreamReset, BadMessage) as error:

@@ -7,6 +7,7 @@ end while the other goes on: OpenSSL gives a connection up when it finds unread 
 
 import contextlib
 import errno
+import re
 import socket
 import ssl
 from collections.abc import Callable, Iterable
@@ -378,10 +379,12 @@ def explain_tls_error(error: ssl.SSLError) -> OSError:
     """Return an `OSError` that says in a few words what `ssl` says in its own way."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return TlsVerificationError(errno.EPROTO, error.verify_message or "the certificate is not valid")
-    reason = (error.reason or "it failed").replace("_", " ")
-    for alert in ("SSLV3 ALERT ", "TLSV1 ALERT ", "TLSV13 ALERT "):
-        if reason.startswith(alert):
-            return TlsAlert(errno.EPROTO, f"the other side said: {reason.removeprefix(alert).lower()}")
+    # Python does not know the names of all reasons; OpenSSL's words for them are in the text.
+    reason = (error.reason or _WORDS.sub("", error.strerror or "") or "it failed").replace("_", " ").upper()
+    alert = _ALERT.match(reason)
+    if alert is not None:
+        said = reason[alert.end() :]
+        return TlsAlert(errno.EPROTO, f"the other side said: {_ALERTS.get(said, said.lower())}")
     return OSError(errno.EPROTO, _REASONS.get(reason, reason.lower()))
 
 
@@ -392,6 +395,14 @@ class TlsAlert(OSError):
 class TlsVerificationError(OSError):
     """The peer's certificate is not one to be believed."""
 
+
+_WORDS: Final = re.compile(r"^\[[^]]*\] ?| \(_ssl\.c:\d+\)$")
+"""What Python puts around them."""
+
+_ALERT: Final = re.compile(r"(?:SSLV3|TLSV1|TLSV13) (?:ALERT )?")
+"""How OpenSSL begins the reasons that are alerts."""
+
+_ALERTS: Final = {"PROTOCOL VERSION": "no common version of TLS"}
 
 _REASONS: Final = {
     "HTTP REQUEST": "it speaks HTTP, not TLS",
