@@ -62,7 +62,7 @@ async def test_a_host_that_can_be_no_name_is_named(engine, host: str, is_text: b
 
 async def test_all_addresses_of_a_server_are_tried(engine, server: RunningServer) -> None:
     Names(otun=["::1", "127.0.0.2", "127.0.0.1"])
-    async with open_tunnel(TcpAddress("otun", server.control.port), name="app") as tunnel:
+    async with open_tunnel(TcpAddress("otun", server.control.port), name="app", plaintext=True) as tunnel:
         assert tunnel.name == "app"
 
 
