@@ -14,26 +14,34 @@ from otun.client.opening import TunnelKind
 
 from ..server.fixtures import (
     StartService,
+    authority,
+    encrypted,
     engine,
     nobody_listens,
     registries,
     server,
+    server_log,
     server_sessions,
     start_server,
     start_service,
+    stranger,
 )
 from ..server.harness import RunningServer, make_hung_tests_fail
 from ..server.services import Handler, address_of
 from .support import ForwardTo, Names, Place, forward_until_end
 
 __all__ = [
+    "authority",
+    "encrypted",
     "engine",
     "nobody_listens",
     "registries",
     "server",
+    "server_log",
     "server_sessions",
     "start_server",
     "start_service",
+    "stranger",
 ]
 
 

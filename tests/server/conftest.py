@@ -4,17 +4,33 @@ from pathlib import Path
 
 import pytest
 
-from .fixtures import engine, nobody_listens, registries, server, server_sessions, start_server, start_service
+from .fixtures import (
+    authority,
+    encrypted,
+    engine,
+    nobody_listens,
+    registries,
+    server,
+    server_log,
+    server_sessions,
+    start_server,
+    start_service,
+    stranger,
+)
 from .harness import make_hung_tests_fail
 
 __all__ = [
+    "authority",
+    "encrypted",
     "engine",
     "nobody_listens",
     "registries",
     "server",
+    "server_log",
     "server_sessions",
     "start_server",
     "start_service",
+    "stranger",
 ]
 
 

@@ -3,6 +3,7 @@
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 import trio
@@ -12,7 +13,9 @@ from otun.addresses import TcpAddress
 from otun.server.control_port import ControlPort
 from otun.server.registry import Registry
 
+from ..tls.issuing import Authority
 from .harness import Engine, RunningServer, choose_engine, loopback_settings, run_server
+from .log_lines import LogLines
 from .services import Handler, Service
 from .services import start_service as start_service_in
 
@@ -81,6 +84,36 @@ def server_sessions(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
     serve = ControlPort.serve_client
     monkeypatch.setattr(ControlPort, "serve_client", serve_client)
     return made
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """One that all who are to be trusted have their certificates from."""
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def stranger(tmp_path: Path) -> Authority:
+    """Another one."""
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+async def encrypted(start_server: StartServer, authority: Authority) -> RunningServer:
+    """A server with a certificate for 127.0.0.1."""
+    return await start_server(certificates=(authority.issue("127.0.0.1"),))
+
+
+@pytest.fixture
+def server_log() -> Iterator[LogLines]:
+    """What the server logs from INFO up."""
+    logger = logging.getLogger("otun.server")
+    lines, level = LogLines(), logger.level
+    logger.addHandler(lines)
+    logger.setLevel(logging.INFO)
+    yield lines
+    logger.removeHandler(lines)
+    logger.setLevel(level)
 
 
 @pytest.fixture

@@ -1,0 +1,78 @@
+"""Certificates for the tests, from authorities that last as long as a test."""
+
+import ssl
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+
+import attrs
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from otun import CertificateFiles, Fingerprint
+
+_DAY = timedelta(days=1)
+_NUMBERS = count(1)
+
+
+@attrs.define(eq=False)
+class Authority:
+    """A certificate authority whose files are in *folder*."""
+
+    folder: Path
+    _ca: trustme.CA = attrs.field(factory=trustme.CA)
+    _number: int = attrs.field(factory=lambda: next(_NUMBERS))
+    _leaves: Iterator[int] = attrs.field(factory=lambda: count(1))
+
+    def __attrs_post_init__(self) -> None:
+        self._ca.cert_pem.write_to_path(str(self.path))
+
+    @property
+    def path(self) -> Path:
+        """The file with its own certificate."""
+        return self.folder / f"authority-{self._number}.pem"
+
+    def issue(self, *names: str, begins_in: timedelta = -3 * _DAY, ends_in: timedelta = 3 * _DAY) -> CertificateFiles:
+        """Issue a certificate for *names*, in one file with its key."""
+        now = datetime.now(UTC)
+        made = self._ca.issue_cert(*names, not_before=now + begins_in, not_after=now + ends_in)
+        path = self.folder / f"certificate-{self._number}-{next(self._leaves)}.pem"
+        made.private_key_and_cert_chain_pem.write_to_path(str(path))
+        return CertificateFiles(path)
+
+    def issue_expired(self, *names: str) -> CertificateFiles:
+        """Issue one that has ended yesterday."""
+        return self.issue(*names, ends_in=-_DAY)
+
+    def issue_too_early(self, *names: str) -> CertificateFiles:
+        """Issue one that begins tomorrow."""
+        return self.issue(*names, begins_in=_DAY)
+
+
+def certificate_of(files: CertificateFiles) -> str:
+    """The certificate itself in PEM, without its key."""
+    _, begin, rest = files.certificate.read_text().partition("-----BEGIN CERTIFICATE-----")
+    body, end, _ = rest.partition("-----END CERTIFICATE-----")
+    return f"{begin}{body}{end}\n"
+
+
+def fingerprint_of(files: CertificateFiles) -> Fingerprint:
+    """Its fingerprint."""
+    return Fingerprint.of(ssl.PEM_cert_to_DER_cert(certificate_of(files)))
+
+
+def key_of(files: CertificateFiles) -> str:
+    """The key alone in PEM."""
+    return files.certificate.read_text().partition("-----BEGIN CERTIFICATE-----")[0]
+
+
+def locked_key_of(files: CertificateFiles, form: PrivateFormat) -> str:
+    """The key alone, with a password."""
+    key = load_pem_private_key(key_of(files).encode(), None)
+    return key.private_bytes(Encoding.PEM, form, BestAvailableEncryption(b"password")).decode()
