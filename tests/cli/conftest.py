@@ -1,6 +1,7 @@
 """Fixtures for the command line's tests."""
 
 import contextlib
+import http.server
 import logging
 import os
 import signal
@@ -14,6 +15,8 @@ import attrs
 import pytest
 
 import otun.cli
+
+from ..tls.issuing import Authority
 
 # A process that takes longer than this is stuck; its test then fails on what it did not say.
 PATIENCE = 30
@@ -103,3 +106,37 @@ def start(environment: pytest.MonkeyPatch) -> Iterator[Start]:
             return Program(process)
 
         yield start_program
+
+
+@pytest.fixture
+def local_port() -> Iterator[int]:
+    """A local service that answers every GET."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"hello")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as service:
+        thread = threading.Thread(target=service.serve_forever)
+        thread.start()
+        yield service.server_port
+        service.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """One that all who are to be trusted have their certificates from."""
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def stranger(tmp_path: Path) -> Authority:
+    """Another one."""
+    return Authority(tmp_path)

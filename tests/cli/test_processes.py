@@ -1,15 +1,13 @@
 """The program as its users meet it: processes, signals, exit codes, pipes and terminals."""
 
 import http.client
-import http.server
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,28 +42,6 @@ def start_server(start: "Start") -> "Callable[..., tuple[Program, Addresses]]":
         return program, Addresses(control.split()[1], public.split()[1])
 
     return start_server
-
-
-@pytest.fixture
-def local_port() -> Iterator[int]:
-    """A local service that answers every GET."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", "5")
-            self.end_headers()
-            self.wfile.write(b"hello")
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as service:
-        thread = threading.Thread(target=service.serve_forever)
-        thread.start()
-        yield service.server_port
-        service.shutdown()
-        thread.join()
 
 
 def visit(address: str, url: str, path: str = "/") -> tuple[int, bytes]:
