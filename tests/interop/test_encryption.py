@@ -78,7 +78,9 @@ async def session_over(command: tuple[str | Path, ...]) -> AsyncIterator[RawClie
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 async def test_openssl_is_a_client_like_any_other(server: RunningServer, authority: Authority, version: str) -> None:
     with trio.fail_after(LIMIT):
-        async with session_over(s_client(server, authority, "-quiet", "-alpn", "otun/1", version)) as client:
+        async with session_over(
+            s_client(server, authority, "-quiet", "-no_ign_eof", "-alpn", "otun/1", version)
+        ) as client:
             assert (await client.register("app"))["type"] == "registered"
             await client.say({"type": "heartbeat"})
             assert await client.hear() == {"type": "heartbeat_ack"}
@@ -133,7 +135,7 @@ async def test_openssls_certificate_must_be_the_right_one(
         "expired": authority.issue_expired("client.example"),
     }.get(kind)
     options = ("-cert", shown.certificate, "-key", shown.certificate) if shown is not None else ()
-    command = s_client(server, authority, "-quiet", "-alpn", "otun/1", version, *options)
+    command = s_client(server, authority, "-quiet", "-no_ign_eof", "-alpn", "otun/1", version, *options)
     with trio.fail_after(LIMIT):
         if kind in ("right", "in the list itself"):
             async with session_over(command) as client:
