@@ -10,6 +10,8 @@ ANY_MESSAGES: Final = "control/test_any_bytes.py"
 ANY_REQUESTS: Final = "http/test_head_properties.py"
 ANY_BODIES: Final = "http/test_body_properties.py"
 ANY_HELLOS: Final = "tls/test_client_hello_properties.py"
+TRUST: Final = "client/test_trust.py"
+CLIENT_CERTIFICATES: Final = "server/test_client_certificates.py"
 TWO_CONNECTIONS: Final = "yamux/test_two_connections.py"
 
 PLANTS: Final = [
@@ -510,5 +512,47 @@ PLANTS: Final = [
         "_HOST_NAMES.fullmatch(host_name)",
         "_HOST_NAMES.match(host_name)",
         ("tls/test_against_openssl.py",),
+    ),
+    Plant(
+        "a fingerprint that nobody checks",
+        "client/connecting.py",
+        "        trust.check(secured)\n",
+        "",
+        (TRUST,),
+    ),
+    Plant(
+        "half a fingerprint",
+        "tls/fingerprints.py",
+        "hmac.compare_digest(self.digest, Fingerprint.of(certificate).digest)",
+        "hmac.compare_digest(self.digest[:16], Fingerprint.of(certificate).digest[:16])",
+        (TRUST,),
+    ),
+    Plant(
+        "a certificate for another name",
+        "tls/contexts.py",
+        "    if has_system_authorities:",
+        "    context.check_hostname = False\n    if has_system_authorities:",
+        (TRUST,),
+    ),
+    Plant(
+        "no TLS where certificates are demanded",
+        "server/server.py",
+        "(is_private and settings.client_ca is None)",
+        "is_private",
+        (CLIENT_CERTIFICATES,),
+    ),
+    Plant(
+        "a list of clients that cannot be read",
+        "tls/certificates.py",
+        "        logger.error(\"clients' authorities",
+        "        context.verify_mode = ssl.CERT_NONE\n        logger.error(\"clients' authorities",
+        (CLIENT_CERTIFICATES,),
+    ),
+    Plant(
+        "room leaked by a failed handshake",
+        "server/client_gate.py",
+        "        self._arriving.discard(arrival)\n",
+        "",
+        ("server/test_noise.py",),
     ),
 ]

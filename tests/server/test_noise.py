@@ -82,8 +82,13 @@ HALF = {"silence": b"", "half a ClientHello": client_hello()[:100], "a ClientHel
 
 @pytest.mark.parametrize("sent", HALF.values(), ids=HALF)
 async def test_of_2000_connections_that_do_not_go_on_only_so_many_are_kept(
-    encrypted: RunningServer, nursery: trio.Nursery, many_descriptors: None, sent: bytes
+    encrypted: RunningServer,
+    nursery: trio.Nursery,
+    many_descriptors: None,
+    monkeypatch: pytest.MonkeyPatch,
+    sent: bytes,
 ) -> None:
+    monkeypatch.setattr("otun.server.arrival.HELLO_TIMEOUT", 1000)  # Nobody is closed for that.
     async with registered_client(encrypted.control) as client, AsyncExitStack() as stack:
         nursery.start_soon(client.serve, answering(b"served"))
         turned_away = 0
@@ -167,3 +172,17 @@ async def test_a_client_that_vanishes_behind_its_handshake_leaves_nothing(
     while len(open_descriptors()) > len(before):
         async with encrypted_client(encrypted.control, context_for(authority.path)) as barrier:
             await barrier.register()
+
+
+async def test_those_who_have_failed_take_up_no_room(
+    encrypted: RunningServer, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("otun.server.client_gate.MAX_UNREGISTERED", 2)
+    for sent in NOISE.values():
+        async with await trio.open_tcp_stream("127.0.0.1", encrypted.control.port) as stranger:
+            await stranger.send_all(sent)
+            await stranger.send_eof()
+            with suppress(trio.BrokenResourceError):
+                await receive_all(stranger)
+    async with open_tunnel(encrypted.control, name="app", trust=Trust(ca=authority.path)):
+        pass

@@ -87,7 +87,7 @@ async def test_1000_silent_connections_do_not_stop_a_client_and_its_visitors(
 async def test_beyond_a_number_of_silent_connections_others_are_closed_until_there_is_room(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("otun.server.control_port.MAX_UNREGISTERED", 5)
+    monkeypatch.setattr("otun.server.client_gate.MAX_UNREGISTERED", 5)
     async with registered_client(server.control, "registered"):
         async with AsyncExitStack() as stack:
             for _ in range(5):
