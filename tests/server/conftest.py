@@ -6,13 +6,16 @@ import pytest
 
 from .fixtures import (
     authority,
+    edge,
     encrypted,
     engine,
+    http_ports,
     nobody_listens,
     registries,
     server,
     server_log,
     server_sessions,
+    start_edge,
     start_server,
     start_service,
     stranger,
@@ -21,13 +24,16 @@ from .harness import make_hung_tests_fail
 
 __all__ = [
     "authority",
+    "edge",
     "encrypted",
     "engine",
+    "http_ports",
     "nobody_listens",
     "registries",
     "server",
     "server_log",
     "server_sessions",
+    "start_edge",
     "start_server",
     "start_service",
     "stranger",

@@ -16,7 +16,7 @@ from .visitors import Answer, connect, parse, request
 class Conversation:
     """A visitor's connection on which answers are read one by one."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
         self.stream = stream
         self._received = b""
 

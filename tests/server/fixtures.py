@@ -11,9 +11,11 @@ import trio
 from otun import Session
 from otun.addresses import TcpAddress
 from otun.server.control_port import ControlPort
+from otun.server.http_port import HttpPort
 from otun.server.registry import Registry
 
 from ..tls.issuing import Authority
+from .edges import Edge, StartEdge, edge_settings
 from .harness import Engine, RunningServer, choose_engine, loopback_settings, run_server
 from .log_lines import LogLines
 from .services import Handler, Service
@@ -87,6 +89,19 @@ def server_sessions(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
 
 
 @pytest.fixture
+def http_ports(monkeypatch: pytest.MonkeyPatch) -> list[HttpPort]:
+    """The part that counts visitors, of each server that is started, in order."""
+    made: list[HttpPort] = []
+
+    def make(*arguments: object, **keywords: object) -> HttpPort:
+        made.append(HttpPort(*arguments, **keywords))
+        return made[-1]
+
+    monkeypatch.setattr("otun.server.server.HttpPort", make)
+    return made
+
+
+@pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     """One that all who are to be trusted have their certificates from."""
     return Authority(tmp_path)
@@ -114,6 +129,30 @@ def server_log() -> Iterator[LogLines]:
     yield lines
     logger.removeHandler(lines)
     logger.setLevel(level)
+
+
+@pytest.fixture
+def start_edge(
+    start_server: StartServer,
+    authority: Authority,
+    http_ports: list[HttpPort],
+    registries: list[Registry],
+    caplog: pytest.LogCaptureFixture,
+) -> StartEdge:
+    """Start a server with a domain and with ports for HTTP and HTTPS; keyword arguments are its other settings."""
+    caplog.set_level(logging.INFO)
+
+    async def start(**changes: object) -> Edge:
+        running = await start_server(**edge_settings(authority, changes))
+        return Edge(running, authority, http_ports[-1], registries[-1], caplog)
+
+    return start
+
+
+@pytest.fixture
+async def edge(start_edge: StartEdge) -> Edge:
+    """One of those, with a certificate for all names below its domain."""
+    return await start_edge()
 
 
 @pytest.fixture

@@ -82,6 +82,10 @@ class RunningServer:
     def public(self) -> TcpAddress:
         return self.server.public_addresses[0]
 
+    @property
+    def https(self) -> TcpAddress:
+        return self.server.https_addresses[0]
+
     async def stop(self) -> None:
         """Cancel it, and wait until it is gone."""
         self._scope.cancel()

@@ -21,6 +21,18 @@ _DAY = timedelta(days=1)
 _NUMBERS = count(1)
 
 
+def in_days(days: float) -> datetime:
+    """A moment from now, or before it."""
+    return datetime.now(UTC) + timedelta(days=days)
+
+
+def write_anew(path: Path, data: bytes) -> None:
+    """Replace a file, as programs that renew certificates do: it is never seen half written."""
+    draft = path.with_name(f"{path.name}.draft")
+    draft.write_bytes(data)
+    draft.replace(path)
+
+
 @attrs.define(eq=False)
 class Authority:
     """A certificate authority whose files are in *folder*."""
@@ -53,6 +65,29 @@ class Authority:
     def issue_too_early(self, *names: str) -> CertificateFiles:
         """Issue one that begins tomorrow."""
         return self.issue(*names, begins_in=_DAY)
+
+    def certify(self, *names: str, into: str = "server", ends: datetime | None = None) -> CertificateFiles:
+        """Write a certificate for *names*, and its key beside it; what had that name before is replaced."""
+        files = CertificateFiles(self.folder / f"{into}.pem", self.folder / f"{into}.key")
+        made = self._ca.issue_cert(*names, not_before=in_days(-30), not_after=ends)
+        write_anew(files.certificate, b"".join(blob.bytes() for blob in made.cert_chain_pems))
+        assert files.key is not None
+        write_anew(files.key, made.private_key_pem.bytes())
+        return files
+
+    def client_context(self, *, is_checking: bool = True) -> ssl.SSLContext:
+        """The context of somebody who believes this authority, or with *is_checking* off, everybody."""
+        context = ssl.create_default_context(cadata=self._ca.cert_pem.bytes().decode())
+        if not is_checking:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+    def server_context(self, *names: str, ends: datetime | None = None) -> ssl.SSLContext:
+        """The context of a server with a certificate for *names*."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._ca.issue_cert(*names, not_before=in_days(-30), not_after=ends).configure_cert(context)
+        return context
 
 
 def certificate_of(files: CertificateFiles) -> str:
