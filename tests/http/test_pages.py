@@ -26,6 +26,8 @@ REPLIES: dict[str, tuple[Page, int]] = {
     "request_timeout": (pages.request_timeout("head", 10), 408),
     "busy": (pages.busy(), 503),
     "server_full": (pages.server_full(), 503),
+    "https_needed": (pages.https_needed(), 400),
+    "misdirected": (pages.misdirected("shop.example.com"), 421),
 }
 
 

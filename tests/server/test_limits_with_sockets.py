@@ -33,6 +33,7 @@ async def test_connections_that_do_not_register_are_closed(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shorten(monkeypatch, "registration_deadline", 0.2)
+    monkeypatch.setattr("otun.server.arrival.HELLO_TIMEOUT", 0.2)
     before = open_descriptors()
     silent = [await trio.open_tcp_stream("127.0.0.1", server.control.port) for _ in range(50)]
     for connection in silent:
