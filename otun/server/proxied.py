@@ -64,6 +64,7 @@ class ProxiedVisitor(Endpoint):
         try:
             header = self._reader.feed(data)
         except BadProxyHeader as error:
+            self._port.reports.add(self._peer, f"bad PROXY header: {error}")
             self._refuse(pages.bad_request(BadRequest(str(error))))
             return
         if header is not None:

@@ -131,6 +131,7 @@ class Visitor(PhasedEndpoint):
                 head = self._reader.feed(data)
             except BadRequest as error:
                 self._head = self._reader.refused_head()
+                self._port.reports.add(self._peer, f"bad request: {error}")
                 self._refuse(pages.bad_request(error))
                 return
             if head is not None:
