@@ -165,7 +165,7 @@ class Upstream:
             return False
         if not self._reader.is_untouched or self.registration.response_edits is not NO_EDITS:
             return False
-        if not self.visitor.goes_on_behind_answer:
+        if not self.visitor.takes_usual_heads:
             return False
         self.visitor.send(head.usual + received[end:])
         self._end_response()

@@ -40,6 +40,8 @@ _REPEATABLE: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 """Methods of requests that may be sent again when a connection that was in use before turns out to be dead
 (RFC 9110, section 9.2.2)."""
 
+_HSTS: Final = b"strict-transport-security"
+
 
 class Phase(Enum):
     """What the connection is busy with."""
@@ -321,9 +323,13 @@ class Visitor(PhasedEndpoint):
         return self._port.registry.domain
 
     @property
-    def goes_on_behind_answer(self) -> bool:
-        """Whether the request is whole, and the connection stays open behind its answer."""
-        return self._phase is Phase.RESPONSE and not self._is_closing
+    def takes_usual_heads(self) -> bool:
+        """Whether nothing is added to a head: the request is whole, the connection stays open, and there is no HSTS."""
+        return self._phase is Phase.RESPONSE and not self._is_closing and not self._has_hsts
+
+    @property
+    def _has_hsts(self) -> bool:
+        return bool(self._port.hsts) and self._visitor.scheme == "https"
 
     def response_begins(self, response: ResponseHead, *, is_ended_by_close: bool) -> bytes:
         """Return the fields to add to *response*: what becomes of the connection after it, and of the next ones."""
@@ -340,9 +346,14 @@ class Visitor(PhasedEndpoint):
         return hsts + b"Connection: keep-alive\r\n" if head.version == "1.0" else hsts
 
     def _hsts(self, response: ResponseHead) -> bytes:
-        if self._visitor.scheme == "http" or not self._port.hsts:
+        if not self._has_hsts:
             return b""
-        is_given = any(field.name == b"strict-transport-security" for field in response.fields)
+        assert self._registration is not None
+        edits = self._registration.response_edits
+        if _HSTS in edits.removed:
+            is_given = any(line.lower().startswith(_HSTS + b":") for line in edits.added)
+        else:
+            is_given = any(field.name == _HSTS for field in response.fields)
         return b"" if is_given else self._port.hsts
 
     def response_complete(self) -> None:
