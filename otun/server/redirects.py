@@ -47,5 +47,9 @@ class Redirects:
 
 
 def _came_by_https(head: RequestHead) -> bool:
-    given = [value for name, value, _, _ in head.fields if name == b"x-forwarded-proto"]
-    return bool(given) and given[-1].rpartition(b",")[2].strip().lower() == b"https"
+    said = {name: value.rpartition(b",")[2] for name, value, _, _ in head.fields}  # The last word of each counts.
+    proto = said.get(b"x-forwarded-proto")
+    if proto is None:
+        pairs = (pair.partition(b"=") for pair in said.get(b"forwarded", b"").split(b";"))  # RFC 7239, section 4
+        proto = next((value.strip(b' \t"') for name, _, value in pairs if name.strip().lower() == b"proto"), b"")
+    return proto.strip().lower() == b"https"
