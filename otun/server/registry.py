@@ -72,10 +72,11 @@ class Registry:
         return (self.host_of(registration.name), *registration.hosts)
 
     def rival(self, registration: Registration) -> str | None:
-        """Return the host, if any, that cannot be shared with who has it: the same path, or another owner."""
+        """Return the host, if any, that cannot be shared with who has it: same path, another owner, TLS of its own."""
         for host in self.hosts_of(registration):
             for other in self._routes.get(host, ()):
-                if other.path == registration.path or not other.is_kin_of(registration):
+                is_alone = other.is_passthrough or registration.is_passthrough  # Nobody sees its paths.
+                if is_alone or other.path == registration.path or not other.is_kin_of(registration):
                     return host
         for host in registration.hosts:
             # Nobody takes a name out of what a wildcard has given to another token.  Without tokens all are equal.
