@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 from typing import Final
 
 import trio
@@ -72,7 +73,10 @@ async def encrypt(sock: socket.socket, server: TcpAddress, trust: Trust) -> TlsS
 
 def explain_connect_error(error: OSError) -> str:
     """Return why a connection failed, in a few words."""
-    causes = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else [error.__cause__ or error]
+    cause = error.__cause__
+    if cause is None or isinstance(cause, ssl.SSLError):  # What OpenSSL says has been put into words already.
+        cause = error
+    causes = cause.exceptions if isinstance(cause, ExceptionGroup) else [cause]
     reasons = [_explain(cause) for cause in causes if isinstance(cause, OSError)]
     return ", ".join(dict.fromkeys(reasons)) or str(error)
 
@@ -84,7 +88,8 @@ def _explain(error: OSError) -> str:
         case socket.gaierror():
             return "the host name cannot be resolved"
         case _:
-            return (error.strerror or str(error) or type(error).__name__).lower()
+            text = error.strerror or str(error) or type(error).__name__
+            return text[:1].lower() + text[1:]
 
 
 def take_socket(stream: trio.SocketStream) -> socket.socket:

@@ -25,7 +25,7 @@ class Problem:
     def of(cls, error: OSError) -> "Problem":
         """Return what *error* means."""
         if isinstance(error, TlsVerificationError):
-            return cls(f"its certificate is not trusted: {error.strerror} (see --local-ca)")
+            return cls(f"its certificate is not trusted (see --local-ca): {error.strerror}")
         return cls(explain_connect_error(error), is_timeout=isinstance(error, TimeoutError))
 
 

@@ -136,7 +136,7 @@ class TlsSocket(EncryptedSocket):
                 raise BlockingIOError(errno.EAGAIN, "the socket takes nothing now")
             size = super().recv_into(self._buffers.ciphertext)
             if not size:
-                raise _cut_short()
+                raise ConnectionAbortedError(errno.ECONNABORTED, "the connection ended during the handshake")
             self._unread += self._buffers.ciphertext[:size]
 
     # Reading
