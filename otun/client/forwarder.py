@@ -137,9 +137,9 @@ def connect_to_service(forwarder: Forwarder, stream: YamuxStream, tap: Tap | Non
     if isinstance(attempt, Problem):
         forwarder.unreachable(stream, attempt, tap)
         return
-    patch = ServicePatch(forwarder, attempt, tap)
+    patch = ServicePatch(forwarder, attempt, tap, preface)
     patch.attach(stream)
-    if preface:
+    if preface and not forwarder.service.is_encrypted:
         patch.send_first(preface)
     stream.handler = patch
     forwarder.patch_made(patch)
@@ -190,12 +190,13 @@ class ServicePatch(Patch):
 
     reset_code = ResetCode.SERVICE_RESET
 
-    __slots__ = ("_forwarder", "_place", "_service", "_untried")
+    __slots__ = ("_forwarder", "_place", "_preface", "_service", "_untried")
 
-    def __init__(self, forwarder: Forwarder, attempt: _Attempt, tap: Tap | None) -> None:
+    def __init__(self, forwarder: Forwarder, attempt: _Attempt, tap: Tap | None, preface: bytes) -> None:
         super().__init__(forwarder.board, attempt.sock, forwarder, tap=tap, is_connecting=True)
         self._forwarder = forwarder
         self._service = forwarder.service
+        self._preface = preface
         self._wait_for(attempt)
 
     def _wait_for(self, attempt: _Attempt) -> None:
@@ -227,6 +228,11 @@ class ServicePatch(Patch):
             return super()._finish_connecting(events)
         if not isinstance(self.sock, TlsSocket):
             if not self._has_reached_it(events):
+                return False
+            try:
+                self.sock.sendall(self._preface)  # As it is; a new connection takes so little at once.
+            except OSError as error:
+                self.broken(error)
                 return False
             self.sock = self._service.encrypt(self.sock)
         try:
