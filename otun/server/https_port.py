@@ -14,7 +14,7 @@ from ..tls.contexts import CONTROL_PROTOCOL
 from .arrival import Arrival
 from .automatic_certificates import ACME_PROTOCOL
 from .client_gate import ClientGate
-from .encryption import Encryption
+from .encryption import Encryption, ServerContext
 from .http_port import HttpPort
 from .proxied import ProxiedVisitor
 from .registry import Registration
@@ -56,8 +56,9 @@ class HttpsPort:
     def hello_received(self, arrival: Arrival, hello: ClientHello) -> None:
         """Find out who is to answer."""
         name = hello.server_name
-        if ACME_PROTOCOL in hello.alpn:
-            self._answer_authority(arrival, name)
+        challenge = self._challenge(name) if ACME_PROTOCOL in hello.alpn else None
+        if challenge is not None:
+            arrival.encrypt(challenge, self._authority_answered)
             return
         if CONTROL_PROTOCOL.encode() in hello.alpn:
             self._take_client(arrival, name)
@@ -106,13 +107,10 @@ class HttpsPort:
             del self._awaiting[arrival]
             self._encrypt(arrival, host)
 
-    def _answer_authority(self, arrival: Arrival, name: str | None) -> None:
+    def _challenge(self, name: str | None) -> ServerContext | None:
+        # If there is none, it may be the business of a local service that ends TLS itself.
         automatic = self._encryption.automatic
-        context = automatic.tls_context(name) if automatic is not None and name is not None else None
-        if context is None:
-            self._refuse(arrival, f"no challenge for the name {name!r}")
-        else:
-            arrival.encrypt(context, self._authority_answered)
+        return automatic.tls_context(name) if automatic is not None and name is not None else None
 
     def _authority_answered(self, sock: TlsSocket) -> None:
         LingeringClose(self._http.board, sock, b"", on_close=self._http.visitor_left)

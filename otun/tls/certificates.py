@@ -3,7 +3,6 @@
 import logging
 import os
 import ssl
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -93,7 +92,9 @@ class CertificateStore:
         if certificate is None:
             certificate = self._loaded[files] = self.watch(Certificate(files, client_ca=self._client_ca))
         else:
-            self._load(certificate)
+            state = certificate.state()
+            certificate.load()
+            self._states[certificate] = state
         self._sort()
         return certificate
 
@@ -102,11 +103,6 @@ class CertificateStore:
         self._states[certificate] = certificate.state()
         return certificate
 
-    def _load(self, certificate: Certificate) -> None:
-        state = certificate.state()  # Before: what changes meanwhile is loaded next time.
-        certificate.load()
-        self._states[certificate] = state
-
     def _sort(self) -> None:
         by_name: dict[str, Certificate] = {}
         for certificate in self._loaded.values():
@@ -114,7 +110,7 @@ class CertificateStore:
                 known = by_name.get(name)
                 if known is None or known.ends < certificate.ends:
                     by_name[name] = certificate
-        self._by_name = by_name  # At once: this may be another thread than the one that looks names up.
+        self._by_name = by_name
 
     @property
     def default(self) -> Certificate | None:
@@ -129,21 +125,35 @@ class CertificateStore:
         """Load what has changed, until cancelled.  What cannot be loaded is reported, and the old one stays."""
         while True:
             await trio.sleep(RELOAD_INTERVAL)
-            changed = [certificate for certificate, state in self._states.items() if certificate.state() != state]
-            if changed:
-                await trio.to_thread.run_sync(self.reload, changed)
+            for certificate in self._changed():
+                state = certificate.state()  # Before: what changes meanwhile is loaded next time.
+                problem = await trio.to_thread.run_sync(_load, certificate)
+                self._take_note(certificate, state, problem)
 
-    def reload(self, changed: Iterable[Certificate]) -> None:
-        """Load *changed* anew."""
-        for certificate in changed:
-            try:
-                self._load(certificate)
-            except ConfigurationError as error:
-                self._states[certificate] = certificate.state()  # It is said once.
-                logger.error("certificate %s: it has changed, but the old one stays: %s", certificate.files, error)
-            else:
-                logger.info("certificate %s: loaded anew", certificate.files)
-        self._sort()
+    def reload(self) -> None:
+        """Load what has changed, at once."""
+        for certificate in self._changed():
+            state = certificate.state()
+            self._take_note(certificate, state, _load(certificate))
+
+    def _changed(self) -> list[Certificate]:
+        return [certificate for certificate, state in self._states.items() if certificate.state() != state]
+
+    def _take_note(self, certificate: Certificate, state: _State, problem: ConfigurationError | None) -> None:
+        self._states[certificate] = state  # Also of what cannot be loaded: it is said once.
+        if problem is None:
+            logger.info("certificate %s: loaded anew", certificate.files)
+            self._sort()
+        else:
+            logger.error("certificate %s: it has changed, but the old one stays: %s", certificate.files, problem)
+
+
+def _load(certificate: Certificate) -> ConfigurationError | None:
+    try:
+        certificate.load()
+    except ConfigurationError as error:
+        return error
+    return None
 
 
 def _stat(path: Path) -> tuple[int, int, int]:

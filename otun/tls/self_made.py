@@ -1,5 +1,6 @@
 """The certificate that a server makes itself: clients know it by its fingerprint, so that it is never renewed."""
 
+import os
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -18,13 +19,14 @@ def own_certificate(folder: Path, name: str) -> CertificateFiles:
     """Return the certificate in the state folder; it is made, for *name*, when there is none.
 
     Key and certificate are in one file, of mode 0600, so that there are always both.  Raises `ConfigurationError` when
-    it cannot be read or written.
+    it cannot be written.
     """
     path = folder / FILE_NAME
-    try:
-        read_or_make(path, partial(_make, name))
-    except OSError as error:
-        raise ConfigurationError(f"the server's certificate {path}: {error.strerror}") from error
+    if not os.path.lexists(path):
+        try:
+            read_or_make(path, partial(_make, name))
+        except OSError as error:
+            raise ConfigurationError(f"the server's certificate {path} cannot be written: {error.strerror}") from error
     return CertificateFiles(path)
 
 

@@ -95,7 +95,7 @@ def test_no_flag_turns_verification_off(start: "Start", command: str) -> None:
             ["--client-ca", "CA", "--allow-plaintext"],
             "clients without TLS show no certificates: --allow-plaintext and --client-ca exclude each other",
         ),
-        (["--https", ":0"], "HTTPS needs certificates: give --cert and --key"),
+        (["--https", ":0"], "HTTPS needs certificates: give --cert and --key, or let --acme get some"),
         (
             ["--key", "BOTH"],
             "there are 0 --cert and 1 --key: give a key for each certificate, or no key at all if each file holds both",

@@ -17,7 +17,7 @@ from otun.tls.fingerprints import Fingerprint
 from otun.tls.self_made import own_certificate
 from otun.tls.trust import Trust
 
-from ..server.certificates import Authority, TlsVisitor, in_days
+from ..server.certificates import TlsVisitor
 from ..server.conversation import conversation, receive_request
 from ..server.harness import RunningServer
 from ..server.services import Asked, Handler, Service, receive_all, receive_head, response
@@ -34,6 +34,7 @@ from ..server.visitors import (
     request,
     reset,
 )
+from ..tls.issuing import Authority, in_days
 from .support import MIB, Names, blocks, digest_of, forward_until_end, receive_digest
 
 
@@ -94,7 +95,7 @@ def encrypted(server: RunningServer, authority: Authority, nursery: trio.Nursery
                 server.control,
                 LocalTarget(TcpAddress(host, service.address.port), is_encrypted=True),
                 settings=settings or TunnelSettings(name="app"),
-                local_trust=trust or Trust(ca=authority.file),
+                local_trust=trust or Trust(ca=authority.path),
                 on_exchange=log,
                 **options,
             )
@@ -198,7 +199,7 @@ async def test_a_header_of_the_proxy_protocol_comes_before_tls(
             server.control,
             local,
             name="app",
-            local_trust=Trust(ca=authority.file),
+            local_trust=Trust(ca=authority.path),
             proxy_protocol=True,
         )
     )
@@ -283,13 +284,13 @@ async def test_a_service_without_a_common_version_is_refused(encrypted: Open, au
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
     context.set_ciphers("ALL:@SECLEVEL=0")
     place = await encrypted(greet, context=context)
-    check_refused(await fetch(place.public), place, "the other side said: protocol version")
+    check_refused(await fetch(place.public), place, "the other side said: no common version of TLS")
 
 
 async def test_a_service_that_wants_a_certificate_says_so(encrypted: Open, authority: Authority) -> None:
     context = authority.server_context("localhost")
     context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(authority.file)
+    context.load_verify_locations(authority.path)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     place = await encrypted(greet, context=context)
     check_refused(await fetch(place.public), place, "the other side said: handshake failure")
@@ -323,7 +324,7 @@ def plain(server: RunningServer, authority: Authority, nursery: trio.Nursery) ->
     async def start(handler: Handler) -> Service:
         service = await start_service_in(nursery, handler)
         local = LocalTarget(TcpAddress("localhost", service.address.port), is_encrypted=True)
-        trust = Trust(ca=authority.file)
+        trust = Trust(ca=authority.path)
         await nursery.start(partial(forward_until_end, server.control, local, name="app", local_trust=trust))
         return service
 
@@ -403,7 +404,7 @@ async def test_another_address_is_tried_when_the_first_speaks_no_tls(
     await start_service_in(nursery, refuse, listener=listeners[0])
     Names(**{"box.home": ["127.0.0.2", "127.0.0.1"]})
     local = LocalTarget(TcpAddress("box.home", port), is_encrypted=True)
-    trust = Trust(ca=authority.file)
+    trust = Trust(ca=authority.path)
     await nursery.start(partial(forward_until_end, server.control, local, name="two", local_trust=trust))
     for target in ("/1", "/2"):
         answer = await fetch(server.public, target, host="two.localhost", method="POST", body=b"kept")
@@ -427,7 +428,7 @@ async def test_what_is_sent_before_the_handshake_is_done_is_not_lost(
 
     service = await start_service_in(nursery, handle)
     local = LocalTarget(TcpAddress("localhost", service.address.port), is_encrypted=True)
-    trust = Trust(ca=authority.file)
+    trust = Trust(ca=authority.path)
     await nursery.start(partial(forward_until_end, server.control, local, name="app", local_trust=trust))
     body = b"".join(blocks(100_000))
     async with conversation(server.public) as visitor:
@@ -518,7 +519,7 @@ async def test_an_answer_that_is_cut_short_by_the_end_of_the_connection_does_not
 
     service = await start_service_in(nursery, cut)
     local = LocalTarget(TcpAddress("localhost", service.address.port), is_encrypted=True)
-    trust = Trust(ca=authority.file)
+    trust = Trust(ca=authority.path)
     await nursery.start(partial(forward_until_end, server.control, local, name="app", local_trust=trust))
     async with await connect(server.public) as visitor:
         await visitor.send_all(request())

@@ -23,9 +23,10 @@ from otun.tls.contexts import CertificateFiles
 from otun.tls.trust import Trust
 
 from ..client.support import forward_until_end
-from ..server.certificates import Authority, fetch_tls, in_days
+from ..server.certificates import fetch_tls
 from ..server.harness import LOOPBACK, RunningServer, loopback_settings, run_server
 from ..server.services import response, start_service
+from ..tls.issuing import Authority, in_days
 from .conftest import lack
 from .http_peers import Origin, head
 from .support import LIMIT, Program, Start, blocks, connect
@@ -86,7 +87,7 @@ class Edge:
         ports = {self.port, self.server.public.port}
         addresses = [word for port in ports for word in ("--resolve", f"{name}:{port}:127.0.0.1")]
         program = await self.start(
-            "curl", "-sv", "-w", "\\n%{http_code}\\n", "--max-time", str(LIMIT), "--cacert", self.authority.file,
+            "curl", "-sv", "-w", "\\n%{http_code}\\n", "--max-time", str(LIMIT), "--cacert", self.authority.path,
             *addresses, *words, f"https://{name}:{self.port}{target}",
         )  # fmt: skip
         await program.wait_for_end()
@@ -95,7 +96,7 @@ class Edge:
     async def s_client(self, *words: str | Path) -> Program:
         """Connect with OpenSSL's own client, which has nothing to say."""
         program = await self.start(
-            "openssl", "s_client", "-connect", f"127.0.0.1:{self.port}", "-CAfile", self.authority.file, *words
+            "openssl", "s_client", "-connect", f"127.0.0.1:{self.port}", "-CAfile", self.authority.path, *words
         )  # fmt: skip
         await program.wait_for_end()
         return program
@@ -157,7 +158,7 @@ async def test_curl_sends_and_receives_large_bodies(edge: Edge, tmp_path: Path) 
 async def test_curl_follows_the_redirect_with_its_body(edge: Edge) -> None:
     await edge.open("one", answer_by_digest)
     program = await edge.start(
-        "curl", "-s", "-w", "\\n", "-L", "-d", "a=b", "--cacert", edge.authority.file, "--max-time", str(LIMIT),
+        "curl", "-s", "-w", "\\n", "-L", "-d", "a=b", "--cacert", edge.authority.path, "--max-time", str(LIMIT),
         "--resolve", f"{NAME}:{edge.port}:127.0.0.1", "--resolve", f"{NAME}:{edge.server.public.port}:127.0.0.1",
         f"http://{NAME}:{edge.server.public.port}/form?x",
     )  # fmt: skip
@@ -257,7 +258,7 @@ async def nginx(start: Start, free_port: Callable[[], int], tmp_path: Path) -> N
 async def test_tls_passes_through_to_nginx(edge: Edge, nginx: Nginx, tmp_path: Path) -> None:
     settings = TunnelSettings(name="own", kind="tls")
     await edge.forward(TcpAddress("127.0.0.1", nginx.ports[0]), settings=settings)
-    authority = ("--cacert", nginx.authority.file)
+    authority = ("--cacert", nginx.authority.path)
     program = await edge.curl(*authority, "-o", tmp_path / "received", target="/large", name=host("own"))
     assert program.output[-1] == "200"
     assert (tmp_path / "received").read_bytes() == nginx.large
@@ -271,7 +272,7 @@ async def test_nginx_learns_the_visitors_address_before_tls(edge: Edge, nginx: N
     settings = TunnelSettings(name="own", kind="tls")
     await edge.forward(TcpAddress("127.0.0.1", nginx.ports[1]), settings=settings, proxy_protocol=True)
     local = LocalTarget(TcpAddress("localhost", nginx.ports[1]), is_encrypted=True)
-    await edge.forward(local, name="one", local_trust=Trust(ca=nginx.authority.file), proxy_protocol=True)
+    await edge.forward(local, name="one", local_trust=Trust(ca=nginx.authority.path), proxy_protocol=True)
     for name, authority in (("own", nginx.authority), ("one", edge.authority)):
         context = authority.client_context()
         answer = await fetch_tls(edge.server.https, context, "/small", name=host(name), host=host(name))
@@ -283,7 +284,7 @@ async def test_nginx_is_a_local_service_that_speaks_tls(edge: Edge, nginx: Nginx
     await edge.forward(
         local,
         settings=TunnelSettings(name="one", host_header=f"localhost:{nginx.ports[0]}"),
-        local_trust=Trust(ca=nginx.authority.file),
+        local_trust=Trust(ca=nginx.authority.path),
     )
     program = await edge.curl("-o", tmp_path / "received", target="/large")
     assert (tmp_path / "received").read_bytes() == nginx.large

@@ -15,7 +15,8 @@ from otun import TcpAddress
 from otun.server.http_port import HttpPort
 from otun.server.registry import Registration, Registry
 
-from .certificates import DOMAIN, Authority, TlsVisitor, fetch_tls, visiting
+from ..tls.issuing import Authority
+from .certificates import DOMAIN, TlsVisitor, fetch_tls, visiting
 from .harness import LOOPBACK, RunningServer
 from .visitors import Answer
 

@@ -10,7 +10,8 @@ import trio.testing
 from otun import ConfigurationError, TcpAddress, open_tunnel, serve
 from otun.tls.trust import Trust
 
-from .certificates import DOMAIN, Authority, TlsVisitor, in_days, names_shown, write_anew
+from ..tls.issuing import Authority, in_days, write_anew
+from .certificates import DOMAIN, TlsVisitor, names_shown
 from .conversation import Conversation, tenant
 from .edges import NAME, PATIENCE, Edge, StartEdge
 from .harness import LOOPBACK, loopback_settings
@@ -129,7 +130,7 @@ async def test_a_client_comes_although_the_new_file_is_broken(
     await see_lines(caplog, 1, lambda line: "the old one stays" in line)
     caplog.clear()
     for port in (edge.control.port, edge.https.port):
-        trust = Trust(ca=authority.file)
+        trust = Trust(ca=authority.path)
         async with open_tunnel(TcpAddress("localhost", port), name="app", trust=trust) as tunnel:
             assert tunnel.name == "app"
 
@@ -146,7 +147,7 @@ async def test_an_expired_certificate_is_loaded_and_warned_of(
 @pytest.mark.parametrize("which", ["certificate", "key", "client_ca"])
 async def test_a_server_does_not_start_without_what_it_needs(engine, authority: Authority, which: str) -> None:
     files = authority.certify(f"*.{DOMAIN}")
-    ca = authority.file
+    ca = authority.path
     path = {"certificate": files.certificate, "key": files.key, "client_ca": ca}[which]
     assert path is not None
     path.unlink()

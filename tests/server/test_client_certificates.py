@@ -2,7 +2,6 @@
 
 import socket
 import ssl
-from collections.abc import Iterable
 from pathlib import Path
 
 import attrs
@@ -19,7 +18,7 @@ from otun import (
     Trust,
     open_tunnel,
 )
-from otun.tls.certificates import Certificate, CertificateStore
+from otun.tls.certificates import CertificateStore
 
 from ..tls.issuing import Authority, certificate_of, fingerprint_of
 from .fixtures import StartServer
@@ -152,14 +151,14 @@ class ClientList:
 def client_list(monkeypatch: pytest.MonkeyPatch, authority: Authority, tmp_path: Path) -> ClientList:
     """A list of clients with an authority on it."""
 
-    def reload(store: CertificateStore, changed: Iterable[Certificate]) -> None:
-        load(store, changed)
-        trio.from_thread.run_sync(looks.unpark_all)
+    def take_note(store: CertificateStore, *arguments: object) -> None:
+        take_real_note(store, *arguments)
+        looks.unpark_all()
 
-    load = CertificateStore.reload
+    take_real_note = CertificateStore._take_note
     looks = trio.lowlevel.ParkingLot()
     monkeypatch.setattr("otun.tls.certificates.RELOAD_INTERVAL", 0.01)
-    monkeypatch.setattr(CertificateStore, "reload", reload)
+    monkeypatch.setattr(CertificateStore, "_take_note", take_note)
     path = tmp_path / "clients.pem"
     path.write_bytes(authority.path.read_bytes())
     return ClientList(path, looks)

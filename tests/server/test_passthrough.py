@@ -22,7 +22,8 @@ from otun.proxy_protocol import TUNNEL_ID, ProxyHeaderReader
 from otun.tls.trust import Trust
 
 from ..tls.hello_wire import bytewise, extension, hello, sni
-from .certificates import DOMAIN, Authority, connect_tls, fetch_tls, names_shown, send_in_pieces
+from ..tls.issuing import Authority
+from .certificates import DOMAIN, connect_tls, fetch_tls, names_shown, send_in_pieces
 from .conversation import Conversation, tenant
 from .edges import NAME, Edge, StartEdge
 from .raw_client import RawClient, raw_client, see_no_streams_left
@@ -429,7 +430,7 @@ async def test_clients_come_by_the_https_port_too(start_edge: StartEdge, authori
     certificates = (authority.certify("localhost", f"*.{DOMAIN}"),)
     edge = await start_edge(certificates=certificates)
     address = TcpAddress("localhost", edge.https.port)
-    async with open_tunnel(address, name="app", trust=Trust(ca=authority.file)) as tunnel:
+    async with open_tunnel(address, name="app", trust=Trust(ca=authority.path)) as tunnel:
         assert edge.visitors == 0
         async with edge.visiting() as visitor:
             await visitor.send_all(request("/", host=NAME))

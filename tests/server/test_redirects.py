@@ -5,7 +5,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from .certificates import DOMAIN, Authority
+from ..tls.issuing import Authority
+from .certificates import DOMAIN
 from .conversation import conversation, tenant
 from .edges import NAME, Edge, StartEdge
 from .visitors import Answer, ask, fetch, parse, request

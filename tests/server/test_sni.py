@@ -5,7 +5,8 @@ import ssl
 import pytest
 
 from ..tls.hello_wire import hello, sni
-from .certificates import DOMAIN, Authority, connect_tls, in_days, names_shown
+from ..tls.issuing import Authority, in_days
+from .certificates import DOMAIN, connect_tls, names_shown
 from .conversation import Conversation, tenant
 from .edges import NAME, Edge, StartEdge
 from .services import receive_all

@@ -12,7 +12,8 @@ from otun.addresses import TcpAddress
 from otun.server.reports import LINES_AT_ONCE, LINES_PER_SECOND, Reports
 
 from ..tls.hello_wire import MAX_FRAGMENT, extension, hello, message, record, records, sni
-from .certificates import DOMAIN, Authority, TlsVisitor, connect_tls, in_days
+from ..tls.issuing import Authority, in_days
+from .certificates import DOMAIN, TlsVisitor, connect_tls
 from .conversation import Conversation, tenant
 from .edges import NAME, Edge, StartEdge
 from .services import receive_all

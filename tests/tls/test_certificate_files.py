@@ -20,7 +20,7 @@ from otun.tls.certificates import Certificate, CertificateStore
 from otun.tls.contexts import CertificateFiles, Purpose, load_authorities, server_context
 from otun.tls.fingerprints import Fingerprint
 
-from ..server.certificates import Authority, in_days, write_anew
+from .issuing import Authority, in_days, write_anew
 
 
 @pytest.fixture
@@ -209,15 +209,6 @@ def test_a_key_that_may_not_be_read_is_named(authority: Authority) -> None:
     key_of(files).chmod(stat.S_IRUSR)
 
 
-def test_authorities_for_clients_are_read_at_once(authority: Authority, tmp_path: Path) -> None:
-    """And not when the first client comes."""
-    files = authority.certify("a.example")
-    with pytest.raises(ConfigurationError, match=r"none\.pem: No such file"):
-        Certificate(files, client_ca=tmp_path / "none.pem")
-    with pytest.raises(ConfigurationError, match="holds no certificates in PEM"):
-        Certificate(files, client_ca=key_of(files))
-
-
 def test_authorities_in_a_file_that_is_none(tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     (tmp_path / "empty").write_bytes(b"")
@@ -228,7 +219,7 @@ def test_authorities_in_a_file_that_is_none(tmp_path: Path) -> None:
 
 def test_visitors_and_clients_get_contexts_of_their_own(authority: Authority) -> None:
     files = authority.certify("a.example")
-    certificate = Certificate(files, client_ca=authority.file)
+    certificate = Certificate(files, client_ca=authority.path)
     visitors, clients = certificate.context(Purpose.VISITORS), certificate.context(Purpose.CLIENTS)
     assert visitors.verify_mode is ssl.CERT_NONE
     assert clients.verify_mode is ssl.CERT_REQUIRED
@@ -364,22 +355,3 @@ def test_a_file_that_vanishes_while_it_is_read_is_no_end(
     store.reload()
     assert store.default is certificate
     assert "the old one stays" in caplog.text
-
-
-def test_names_are_never_missing_while_a_certificate_is_loaded(authority: Authority, store: CertificateStore) -> None:
-    """Loading takes place in a thread, and visitors do not wait for it."""
-    store.add(authority.certify("a.example", "b.example"))
-
-    class Watched(dict[CertificateFiles, Certificate]):
-        def values(self):
-            for certificate in super().values():
-                seen.append(store.find("a.example"))
-                yield certificate
-                seen.append(store.find("b.example"))
-
-    seen: list[Certificate | None] = []
-    store._loaded = Watched(store._loaded)
-    authority.certify("a.example", "b.example")
-    store.reload()
-    assert seen
-    assert None not in seen

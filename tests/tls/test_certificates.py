@@ -72,15 +72,15 @@ def test_what_cannot_be_loaded_anew_leaves_all_as_it_was(authority: Authority) -
 async def test_the_files_are_looked_at_every_5_seconds(
     authority: Authority, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def reload(store: CertificateStore, changed: list[Certificate]) -> None:
-        load(store, changed)
-        loaded.extend(changed)
-        trio.from_thread.run_sync(news.unpark_all)
+    def take_note(store: CertificateStore, certificate: Certificate, *arguments: object) -> None:
+        take_real_note(store, certificate, *arguments)
+        loaded.append(certificate)
+        news.unpark_all()
 
     loaded: list[Certificate] = []
     news = trio.lowlevel.ParkingLot()
-    load = CertificateStore.reload
-    monkeypatch.setattr(CertificateStore, "reload", reload)
+    take_real_note = CertificateStore._take_note
+    monkeypatch.setattr(CertificateStore, "_take_note", take_note)
     autojump_clock.autojump_threshold = 0.01
     files, other = authority.issue("one.example"), authority.issue("two.example")
     store = CertificateStore()
