@@ -12,7 +12,7 @@ import trio
 from otun.mux import Session
 from otun.testing import board_session_pair, session_pair
 
-from .support import Driver, RawPeer, session_and_peer, tight_pair
+from .support import Driver, RawPeer, session_and_peer, tight_pair, tls_session_pair
 
 REAL_LIMIT = 60.0
 """Seconds that a test may take before it counts as hung.  No test is about speed."""
@@ -48,9 +48,11 @@ def _is_asynchronous(item: pytest.Item) -> bool:
     return inspect.iscoroutinefunction(test)
 
 
-@pytest.fixture(params=["tasks", "board", "board without epoll"])
+@pytest.fixture(params=["tasks", "board", "board without epoll", "board with TLS"])
 def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Driver:
     """Who moves the bytes: tasks over streams in memory, or either kind of switchboard over sockets."""
+    if request.param == "board with TLS":
+        return "TLS"
     if request.param == "board without epoll":
         monkeypatch.setattr("otun.switchboard.opening.HAS_EPOLL", False)
         return "board"
@@ -60,7 +62,7 @@ def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> D
 @pytest.fixture
 def open_pair(driver: Driver) -> Callable[..., SessionPair]:
     """Open a client's and a server's session that are connected."""
-    return session_pair if driver == "tasks" else board_session_pair
+    return {"tasks": session_pair, "board": board_session_pair, "TLS": tls_session_pair}[driver]
 
 
 @pytest.fixture

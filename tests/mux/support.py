@@ -1,9 +1,9 @@
 """What the tests of sessions share: a hand-driven peer, transports with a character, small conversations."""
 
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Final, Literal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Final, Literal, TypeVar
 
 import attrs
 import trio
@@ -11,10 +11,13 @@ import trio.testing
 
 from otun import SessionLimits
 from otun.mux import Session, Stream, open_board_session, open_session
-from otun.switchboard import open_switchboard
+from otun.switchboard import TlsSocket, open_switchboard
 from otun.yamux.frames import ACK, DATA, FIN, HEADER, HEADER_SIZE, PING, RST, SYN, WINDOW_UPDATE, encode_header
 
-Driver = Literal["tasks", "board"]
+from ..switchboard.tls_peers import tls_pair
+
+Result = TypeVar("Result")
+Driver = Literal["tasks", "board", "TLS"]
 RoleName = Literal["client", "server"]
 Transports = tuple[trio.abc.HalfCloseableStream, trio.abc.HalfCloseableStream]
 
@@ -167,6 +170,9 @@ def transports_for(driver: Driver) -> tuple[trio.abc.Stream | socket.socket, tri
     """Give a transport for *driver*, and the stream at its other end."""
     if driver == "tasks":
         return trio.testing.memory_stream_pair()
+    if driver == "TLS":
+        client_side, server_side = tls_pair()
+        return client_side, TlsStream(server_side)
     ours, theirs = socket.socketpair()
     return ours, trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
 
@@ -185,6 +191,18 @@ async def session_and_peer(
 
 
 @asynccontextmanager
+async def tls_session_pair(*, limits: SessionLimits = DEFAULT_LIMITS) -> AsyncIterator[tuple[Session, Session]]:
+    """Give what `board_session_pair` gives, over TLS."""
+    client_side, server_side = tls_pair()
+    async with (
+        open_switchboard() as board,
+        open_board_session(board, client_side, "client", limits=limits) as client,
+        open_board_session(board, server_side, "server", limits=limits) as server,
+    ):
+        yield client, server
+
+
+@asynccontextmanager
 async def tight_pair(driver: Driver) -> AsyncIterator[tuple[Session, Session]]:
     """Give two sessions whose transport holds next to nothing."""
     if driver == "tasks":
@@ -193,8 +211,51 @@ async def tight_pair(driver: Driver) -> AsyncIterator[tuple[Session, Session]]:
         client_side, server_side = socket.socketpair()
         for sock in (client_side, server_side):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, TINY_SOCKET_BUFFER)
+        if driver == "TLS":
+            client_side, server_side = tls_pair(pair=(client_side, server_side))
     async with open_over(driver, client_side, "client") as client, open_over(driver, server_side, "server") as server:
         yield client, server
+
+
+class TlsStream(trio.abc.HalfCloseableStream):
+    """One end of a TLS connection as a stream."""
+
+    def __init__(self, sock: TlsSocket) -> None:
+        self._sock = sock
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        view = memoryview(data)
+        while view:
+            view = view[await self._when_ready(lambda view=view: self._sock.send(view), trio.lowlevel.wait_writable) :]
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.wait_writable(self._sock)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return await self._when_ready(lambda: self._sock.recv(max_bytes or 2**16), trio.lowlevel.wait_readable)
+
+    async def send_eof(self) -> None:
+        await trio.lowlevel.checkpoint()
+        await self._when_ready(lambda: self._sock.shutdown(socket.SHUT_WR), trio.lowlevel.wait_writable)
+
+    async def aclose(self) -> None:
+        """Say goodbye if that goes, and close."""
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+        trio.lowlevel.notify_closing(self._sock)
+        self._sock.close()
+        await trio.lowlevel.checkpoint()
+
+    async def _when_ready(self, call: Callable[[], Result], wait: Callable[[socket.socket], Awaitable[None]]) -> Result:
+        while True:
+            try:
+                return call()
+            except BlockingIOError:
+                await wait(self._sock)
+            except OSError as error:
+                raise trio.BrokenResourceError from error
 
 
 class SlowStream(trio.abc.HalfCloseableStream):
