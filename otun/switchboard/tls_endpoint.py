@@ -117,19 +117,12 @@ class TlsSocket(EncryptedSocket):
     def handshake(self) -> None:
         """Go on with the handshake until it is done.  Raises `BlockingIOError` when it cannot go on now."""
         while True:
-            self._hand_in()
             try:
-                self._tls.do_handshake()
-            except ssl.SSLWantReadError:
-                is_done = False
+                is_done = self._step()
             except ssl.SSLError as error:
-                self._take_out()
                 with contextlib.suppress(OSError):
                     self._flush()  # The peer is told by an alert.
                 raise explain_tls_error(error) from error
-            else:
-                is_done = True
-            self._take_out()
             if self._flush() and is_done:
                 return
             if is_done:
@@ -138,6 +131,17 @@ class TlsSocket(EncryptedSocket):
             if not size:
                 raise ConnectionAbortedError(errno.ECONNABORTED, "the connection ended during the handshake")
             self._unread += self._buffers.ciphertext[:size]
+
+    def _step(self) -> bool:
+        """Go on as far as what has come allows; return whether that is the end."""
+        self._hand_in()
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        finally:
+            self._take_out()
+        return True
 
     # Reading
 

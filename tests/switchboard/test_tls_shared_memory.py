@@ -203,6 +203,26 @@ def test_a_socket_that_fails_in_the_middle_of_a_read_leaves_nothing_behind(
                 sock.recv(5000)
 
 
+@pytest.mark.parametrize("is_server", [True, False])
+def test_whatever_interrupts_a_handshake_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, is_server: bool
+) -> None:
+    step = ssl.SSLObject.do_handshake
+
+    def interrupted(tls: ssl.SSLObject) -> None:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            step(tls)
+        raise Interruption
+
+    connection = Connection(0, VERSIONS[0], is_server=is_server)
+    connection.puppet.sock.send(b"\x16\3\1\0\xc8\1\0")
+    monkeypatch.setattr(ssl.SSLObject, "do_handshake", interrupted)
+    with pytest.raises(Interruption):
+        connection.sock.handshake()
+    connection.close()
+    assert is_empty(BUFFERS)
+
+
 def test_connections_that_are_dropped_in_any_phase_leave_the_others_alone() -> None:
     healthy, puppet = with_puppet(buffers=BUFFERS)
     with healthy, puppet.sock:
