@@ -112,11 +112,14 @@ class Switchboard(ABC):
         self._members[sock.fileno()] = member
 
     def put(self, sock: socket.socket, member: Member) -> None:
-        """Add the socket, or hand it over if it is there; *member* is called soon."""
-        if sock.fileno() not in self._members:
+        """Add the socket, or hand it over if it is there; *member* is called soon.
+
+        What a socket has inside, TLS for instance, is announced by no event.
+        """
+        if sock.fileno() in self._members:
+            self.replace(sock, member)
+        else:
             self.add(sock, member)
-            return
-        self.replace(sock, member)
         self.call_again(member)
 
     def close(self, sock: socket.socket) -> None:

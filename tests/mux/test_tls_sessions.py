@@ -8,9 +8,10 @@ import pytest
 import trio
 import trio.testing
 
+from otun import SessionLimits
 from otun.mux import SessionClosed, open_board_session
 from otun.switchboard import TlsBuffers, TlsSocket, open_switchboard, shake_hands
-from otun.yamux.frames import SYN
+from otun.yamux.frames import ACK, PING, SYN, encode_header
 
 from ..switchboard.tls_peers import (
     HOST,
@@ -21,6 +22,7 @@ from ..switchboard.tls_peers import (
     server_context,
     socket_pair,
     tls_pair,
+    try_once,
     with_puppet,
 )
 from .cancelling import Moment, cancel_at_checkpoint
@@ -41,6 +43,28 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 def open_descriptors() -> set[str]:
     return set(os.listdir("/proc/self/fd"))
+
+
+@engines
+async def test_frames_that_came_with_the_end_of_the_handshake_are_read(engine) -> None:
+    """In TLS 1.2 the server may speak right behind its Finished, and nothing announces what it says again."""
+    ours, theirs = socket_pair()
+    sock = TlsSocket(ours, client_context(), TlsBuffers(), is_server=False, server_name=HOST)
+    puppet = Puppet(theirs, server_context(ssl.TLSVersion.TLSv1_2), is_server=True)
+    with theirs:
+        for _ in range(2):
+            assert not try_once(sock.handshake)
+            puppet.take_in()
+            if try_once(lambda: _step(puppet)):
+                puppet.tls.write(encode_header(PING, SYN, 0, 7))
+            puppet.let_out()
+        sock.handshake()
+        limits = SessionLimits(keepalive_interval=1e6)  # No ping of its own, whose answer would show the rest.
+        async with open_switchboard() as board, open_board_session(board, sock, "client", limits=limits):
+            await trio.lowlevel.wait_readable(theirs)
+            answer = puppet.read()
+            assert encode_header(PING, ACK, 0, 7) in answer
+            puppet.sock.sendall(puppet.goodbye())
 
 
 def _step(puppet: Puppet) -> None:
