@@ -78,7 +78,7 @@ class HttpsPort:
             arrival.encrypt(context, partial(self._established, arrival))
 
     def _established(self, arrival: Arrival, sock: TlsSocket) -> None:
-        Visitor(self._http, sock, arrival.peer, scheme="https").start()
+        self._http.board.put(sock, Visitor(self._http, sock, arrival.peer, scheme="https"))
 
     def _relay(self, arrival: Arrival, registration: Registration) -> None:
         if registration.streams >= self._http.max_streams:

@@ -98,8 +98,8 @@ class Visitor(PhasedEndpoint):
         self.limit(port.timeouts.head)
 
     def start(self) -> None:
-        """Take a connection that is new, or has just been encrypted."""
-        self.board.put(self.sock, self)
+        """Take a new connection."""
+        self.board.add(self.sock, self)
 
     def take_over(self, other: Endpoint) -> None:
         """Look at once at what there is."""

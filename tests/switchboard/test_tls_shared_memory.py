@@ -192,15 +192,16 @@ def test_a_socket_that_fails_in_the_middle_of_a_read_leaves_nothing_behind(
 
     calls: list[None] = []
     with sock, puppet.sock:
-        puppet.sock.sendall(puppet.encrypt(bytes(1000)) + puppet.encrypt(bytes(1000))[:-1])
+        # More than one piece of ciphertext, the first of which ends within the fifth record.
+        puppet.sock.sendall(b"".join(puppet.encrypt(bytes(16_000)) for _ in range(5)))
         with monkeypatch.context() as patch:
             patch.setattr(socket.socket, "recv_into", fail_the_second_time)
             with contextlib.suppress(Interruption):
-                assert sock.recv(5000) == bytes(1000)
+                assert sock.recv(200_000) == bytes(64_000)
         assert is_empty(BUFFERS)
         if isinstance(error, OSError):
             with pytest.raises(type(error)):
-                sock.recv(5000)
+                sock.recv(200_000)
 
 
 @pytest.mark.parametrize("is_server", [True, False])
