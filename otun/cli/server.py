@@ -2,10 +2,8 @@
 
 import contextlib
 import os
-import re
 from collections.abc import Iterable, Mapping
 from functools import partial
-from itertools import zip_longest
 from socket import gethostname
 from typing import Annotated, Final
 
@@ -14,10 +12,19 @@ import typer
 
 from ..addresses import TcpAddress, is_loopback_host, parse_listen_address, parse_network, parse_port_ranges
 from ..control.names import normalize_hostname
-from ..errors import ConfigurationError
 from ..server import HttpTimeouts, Server, ServerSettings, serve
-from ..tls.acme.settings import LETS_ENCRYPT, AcmeSettings
-from ..tls.contexts import CertificateFiles
+from .certificates import (
+    AcmeCaOption,
+    AcmeDirectoryOption,
+    AcmeDnsHookOption,
+    AcmeEmailOption,
+    AcmeOption,
+    CertOption,
+    ClientCaOption,
+    KeyOption,
+    read_acme,
+    read_certificates,
+)
 from .descriptors import raise_descriptor_limit
 from .layers import Layers, parse_count, parse_seconds, parse_switch, parse_whole_seconds
 from .options import CommonFlags, ConfigOption, LogLevelOption, VerboseOption, VersionOption, flags_of, prepare
@@ -45,39 +52,6 @@ PublicOption = Annotated[
 HttpsOption = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="Where visitors come in by HTTPS, for instance :443.")
 ]
-CertOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="FILE", help="A certificate and those above it, in PEM; repeatable. Reloaded when it changes."
-    ),
-]
-KeyOption = Annotated[
-    list[str] | None,
-    typer.Option(metavar="FILE", help="The key of each --cert, in their order, unless it is in the same file."),
-]
-AcmeOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--acme",
-        help="Get certificates from Let's Encrypt, whose terms you agree to with this, for the domain and for tunnels; "
-        "--https is then :443 and --http :80, unless you say otherwise.",
-        show_default=False,
-    ),
-]
-AcmeDirectoryOption = Annotated[
-    str | None, typer.Option(metavar="URL", help="Get them from the authority with this ACME directory.")
-]
-AcmeCaOption = Annotated[
-    str | None, typer.Option(metavar="FILE", help="Authorities that the directory's own certificate may come from.")
-]
-AcmeEmailOption = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Where the authority may write to.")]
-AcmeDnsHookOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="PROGRAM",
-        help="Run as PROGRAM add|remove NAME VALUE to change a TXT record; with it, there are wildcard certificates.",
-    ),
-]
 RedirectOption = Annotated[
     bool | None,
     typer.Option(
@@ -96,14 +70,6 @@ AllowPlaintextOption = Annotated[
         "--allow-plaintext",
         help="Take clients without TLS, too. The default is: where only this machine reaches the control port.",
         show_default=False,
-    ),
-]
-ClientCaOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE",
-        help="Clients must show one of these certificates, or one from these authorities, in PEM. "
-        "Reloaded when it changes.",
     ),
 ]
 DomainOption = Annotated[
@@ -220,7 +186,7 @@ def read_server_settings(layers: Layers, environ: Mapping[str, str]) -> ServerSe
     acme = read_acme(layers)
     if acme is not None:
         public, https = public or HTTP, https or HTTPS
-    certificates = _read_certificates(layers)
+    certificates = read_certificates(layers)
     state = layers.read_path("state")
     client_ca = layers.read_path("client_ca")
     needs_certificate = client_ca is not None or not is_loopback_host(control.host)
@@ -257,35 +223,6 @@ def read_server_settings(layers: Layers, environ: Mapping[str, str]) -> ServerSe
         max_connections=layers.read("max_connections", parse_count) or _DEFAULTS.max_connections,
         max_streams=layers.read("max_streams", parse_count) or _DEFAULTS.max_streams,
     )
-
-
-def read_acme(layers: Layers) -> AcmeSettings | None:
-    """Return whether, and how, certificates are to be had automatically.  Raises `ConfigurationError`."""
-    directory = layers.read("acme_directory", _check_directory)
-    is_wanted = layers.read("acme", parse_switch)
-    details = layers.read_path("acme_ca"), layers.read("acme_email", str), layers.read("acme_dns_hook", str)
-    if is_wanted is False or (is_wanted is None and directory is None):
-        if any(details) or directory is not None:
-            raise ConfigurationError("there are options for automatic certificates, but no --acme")
-        return None
-    ca, email, dns_hook = details
-    return AcmeSettings(directory=directory or LETS_ENCRYPT, ca=ca, email=email, dns_hook=dns_hook)
-
-
-def _check_directory(text: str) -> str:
-    if not re.fullmatch(r"https://[!-~]+", text):
-        raise ConfigurationError(f"{text!r} is no URL of an ACME directory; write https://HOST/PATH")
-    return text
-
-
-def _read_certificates(layers: Layers) -> tuple[CertificateFiles, ...]:
-    certificates, keys = layers.read_paths("cert"), layers.read_paths("key")
-    if keys and len(keys) != len(certificates):
-        raise ConfigurationError(
-            f"there are {len(certificates)} --cert and {len(keys)} --key: give a key for each certificate, "
-            "or no key at all if each file holds both"
-        )
-    return tuple(CertificateFiles(*files) for files in zip_longest(certificates, keys))
 
 
 async def serve_and_announce(settings: ServerSettings, output: Output) -> None:

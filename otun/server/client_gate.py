@@ -14,6 +14,7 @@ from ..tls.client_hello import ClientHello
 from .arrival import Arrival
 from .control_port import CLIENT_LIMITS, MAX_UNREGISTERED, ClientAddress, ControlPort
 from .encryption import Encryption
+from .reports import Reports
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class ClientGate:
         self._encryption = encryption
         self._is_plaintext_allowed = is_plaintext_allowed
         self._arriving: set[Arrival] = set()
+        self._reports = Reports(trio.current_time, called="client")
 
     def client_connected(self, sock: socket.socket) -> None:
         """Take a new connection, or turn it away."""
@@ -95,7 +97,7 @@ class ClientGate:
         """Forget a connection that has come to nothing."""
         self._arriving.discard(arrival)
         if error is not None:
-            logger.info("client %s: ended before it was encrypted: %s", arrival.peer, error.strerror or error)
+            self._reports.add(arrival.peer, f"ended before it was encrypted: {error.strerror or error}")
 
     async def _serve(self, sock: socket.socket, client: ClientAddress, received: bytes, is_acceptable: bool) -> None:
         try:

@@ -29,7 +29,7 @@ class HttpPort:
     ) -> None:
         self.registry = registry
         self.redirects: Redirects | None = redirects
-        self.reports = Reports(trio.current_time)
+        self.reports = Reports(trio.current_time, called="visitor")
         self.hsts: bytes = (
             b"" if settings.hsts is None else b"Strict-Transport-Security: max-age=%d\r\n" % settings.hsts
         )

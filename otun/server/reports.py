@@ -1,4 +1,4 @@
-"""Lines in the log about visitors: anybody can cause them, so there are only so many."""
+"""Lines in the log about strangers: anybody can cause them, so there are only so many."""
 
 import logging
 from collections.abc import Callable
@@ -16,16 +16,17 @@ LINES_PER_SECOND: Final = 5
 
 
 class Reports:
-    """Says what visitors did wrong, and how often it was not said."""
+    """Says what those who are *called* so did wrong, and how often it was not said."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], *, called: str) -> None:
+        self._called = called
         self._clock = clock
         self._left = float(LINES_AT_ONCE)
         self._filled_at = clock()
         self._omitted = 0
 
-    def add(self, visitor: TcpAddress, text: str) -> None:
-        """Write a line about *visitor*, unless there have been too many."""
+    def add(self, peer: TcpAddress, text: str) -> None:
+        """Write a line about *peer*, unless there have been too many."""
         now = self._clock()
         self._left = min(self._left + (now - self._filled_at) * LINES_PER_SECOND, LINES_AT_ONCE)
         self._filled_at = now
@@ -34,6 +35,6 @@ class Reports:
             return
         self._left -= 1
         if self._omitted:
-            logger.info("%d more lines like the following ones were left out", self._omitted)
+            logger.info("%d lines about a %s were left out", self._omitted, self._called)
             self._omitted = 0
-        logger.info("visitor %s: %s", visitor, text)
+        logger.info("%s %s: %s", self._called, peer, text)

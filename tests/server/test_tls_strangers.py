@@ -318,7 +318,7 @@ async def test_a_flood_does_not_fill_the_log(edge: Edge) -> None:
 def test_what_was_left_out_of_the_log_is_counted(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     now = 0.0
-    reports = Reports(lambda: now)
+    reports = Reports(lambda: now, called="visitor")
     visitor = TcpAddress("192.0.2.1", 5)
     for number in range(LINES_AT_ONCE + 70):
         reports.add(visitor, f"{number}")
@@ -327,7 +327,7 @@ def test_what_was_left_out_of_the_log_is_counted(caplog: pytest.LogCaptureFixtur
     for _ in range(100):
         reports.add(visitor, "later")
     lines = [record.getMessage() for record in caplog.records[LINES_AT_ONCE:]]
-    assert lines[0] == "70 more lines like the following ones were left out"
+    assert lines[0] == "70 lines about a visitor were left out"
     assert lines[1:] == ["visitor 192.0.2.1:5: later"] * LINES_PER_SECOND
     now = 1e9
     caplog.clear()
