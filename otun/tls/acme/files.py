@@ -31,4 +31,4 @@ def make_private_folder(folder: Path) -> None:
     """Create *folder* with mode 0700 unless it exists, and remove what a crash has left in it.  Raises `OSError`."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for path in folder.glob(f"{_UNFINISHED}*"):
-        path.unlink()
+        path.unlink(missing_ok=True)

@@ -155,10 +155,12 @@ async def test_log_has_no_keys(
     caplog.set_level("DEBUG", "otun")
     running = await start_issuer(authority.settings(), NAME)
     await running.watch.wait_for(NAME)
+    await running.stop()
     for file in files_in(state):
         file.write_bytes(file.read_bytes()[:-40])
     again = await start_issuer(authority.settings(), NAME)
     await again.watch.wait_for(NAME)
+    await again.stop()
     secrets = {line for file in files_in(state) for line in file.read_text().splitlines() if len(line) == 64}
     assert secrets
     assert not [line for line in secrets if line in caplog.text]

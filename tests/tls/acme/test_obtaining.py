@@ -37,6 +37,7 @@ async def test_certificate_is_obtained_by_a_port(
     await visit(path, NAME, await pebble.root())
     assert set(ports.visits) == {kind}
     assert log.lines == [f"certificate for {NAME}: obtained, valid until {leaf(path).not_valid_after_utc:%Y-%m-%d}"]
+    await running.stop()
     assert {mode_of(file) for file in files_in(state)} == {0o600}
     assert not [file for file in files_in(state) if file.parent.name == "orders"]
     assert repr(challenges) == "<Challenges http: 0 tls-alpn: 0>"
