@@ -383,6 +383,8 @@ def explain_tls_error(error: ssl.SSLError) -> OSError:
     """Return an `OSError` that says in a few words what `ssl` says in its own way."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return TlsVerificationError(errno.EPROTO, error.verify_message or "the certificate is not valid")
+    if isinstance(error, ssl.SSLZeroReturnError):
+        return ConnectionAbortedError(errno.ECONNABORTED, "the other side has ended the connection")
     # Python does not know the names of all reasons; OpenSSL's words for them are in the text.
     reason = (error.reason or _WORDS.sub("", error.strerror or "") or "it failed").replace("_", " ").upper()
     alert = _ALERT.match(reason)

@@ -23,6 +23,38 @@ versions = pytest.mark.parametrize("version", VERSIONS, ids=lambda version: vers
 
 
 @pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (10, "unexpected message"),
+        (40, "handshake failure"),
+        (48, "unknown ca"),
+        (80, "internal error"),
+        (110, "unsupported extension"),
+        (112, "unrecognized name"),
+        (116, "certificate required"),
+    ],
+)
+def test_the_alert_that_refuses_a_client_is_told(code: int, words: str) -> None:
+    """RFC 8446, section 6.2."""
+    ours, theirs = socket_pair()
+    with TlsSocket(ours, client_context(), TlsBuffers(), is_server=False, server_name=HOST) as sock, theirs:
+        assert not try_once(sock.handshake)
+        theirs.send(b"\x15\3\3\0\2\2" + bytes([code]))
+        with pytest.raises(TlsAlert) as raised:
+            sock.handshake()
+        assert raised.value.strerror == f"the other side said: {words}"
+
+
+def test_a_goodbye_instead_of_a_handshake_is_told() -> None:
+    ours, theirs = socket_pair()
+    with TlsSocket(ours, client_context(), TlsBuffers(), is_server=False, server_name=HOST) as sock, theirs:
+        assert not try_once(sock.handshake)
+        theirs.send(b"\x15\3\3\0\2\1\0")
+        with pytest.raises(ConnectionAbortedError, match="the other side has ended the connection"):
+            sock.handshake()
+
+
+@pytest.mark.parametrize(
     ("error", "kind", "text"),
     [
         (ssl.SSLCertVerificationError(), TlsVerificationError, "the certificate is not valid"),
