@@ -159,7 +159,7 @@ class TlsSocket(EncryptedSocket):
 
     def _decrypt(self, limit: int) -> bytes:
         if self._error is not None:
-            raise self._error
+            raise _again(self._error)
         if self._has_ended:
             return b""
         limit = min(limit, PLAINTEXT_SIZE)
@@ -199,9 +199,10 @@ class TlsSocket(EncryptedSocket):
         except ssl.SSLZeroReturnError:
             self._has_ended = True
         except OSError as error:
-            self._error = explain_tls_error(error) if isinstance(error, ssl.SSLError) else error
+            # A copy: the one that is raised holds on to frames, and those to this socket.
+            self._error = _again(explain_tls_error(error) if isinstance(error, ssl.SSLError) else error)
             if not total:
-                raise self._error from error
+                raise _again(self._error) from error
         finally:
             self._take_out()
         self.has_more = total == limit or not is_emptied or self._has_ended or self._error is not None
@@ -254,7 +255,7 @@ class TlsSocket(EncryptedSocket):
                 sent = super().send(unsent)
             except BlockingIOError:
                 return False
-            self._unsent = unsent[sent:] if sent < len(unsent) else _NOTHING
+            self._unsent = unsent[sent:] if sent < len(unsent) else _NOTHING  # An empty view keeps the memory, too.
         return not self._unsent
 
     def shutdown(self, how: int, /) -> None:
@@ -419,6 +420,10 @@ _REASONS: Final = {
     "NO APPLICATION PROTOCOL": "no common protocol (ALPN)",
     "PEER DID NOT RETURN A CERTIFICATE": "it showed no certificate",
 }
+
+
+def _again(error: OSError) -> OSError:
+    return type(error)(*error.args)
 
 
 def _cut_short() -> OSError:
