@@ -10,8 +10,10 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ClassVar, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
+import trio
+
 from ..switchboard import Endpoint, LingeringClose, Switchboard
-from ..switchboard.board import BYTES_PER_CALL
+from ..switchboard.board import BYTES_PER_CALL, SECONDS_PER_CALL
 from ..switchboard.endpoint import LINGER_TIMEOUT
 from ..yamux import YamuxStream
 
@@ -123,6 +125,7 @@ class Patch(Endpoint):
     def pull(self) -> None:
         """Move what the socket has, as far as the stream takes it."""
         budget = BYTES_PER_CALL
+        turn_ends = self.board.now + SECONDS_PER_CALL
         while not self._has_read_all:
             allowance = self._stream.send_allowance()
             if not allowance:
@@ -144,7 +147,7 @@ class Patch(Endpoint):
             if not self.has_more and not self._unread:
                 return
             budget -= len(data)
-            if budget <= 0:
+            if budget <= 0 or trio.current_time() > turn_ends:
                 self.board.call_again(self)
                 return
 

@@ -8,6 +8,8 @@ import sys
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
+import trio
+
 from ..addresses import TcpAddress
 from ..control.resets import ResetCode
 from ..errors import BadBody, BadRequest
@@ -17,7 +19,7 @@ from ..http.head import RequestHead, RequestHeadReader, ResponseHead
 from ..http.pages import Page
 from ..mux import Session
 from ..switchboard import Endpoint, LingeringClose, PhasedEndpoint
-from ..switchboard.board import BYTES_PER_CALL
+from ..switchboard.board import BYTES_PER_CALL, SECONDS_PER_CALL
 from .debt import Debt
 from .registry import Registration
 from .relayed import VisitorPatch
@@ -235,6 +237,7 @@ class Visitor(PhasedEndpoint):
         assert body is not None
         assert upstream is not None
         budget = BYTES_PER_CALL
+        turn_ends = self.board.now + SECONDS_PER_CALL
         while not upstream.is_congested:
             allowance = upstream.stream.send_allowance()
             if not allowance:
@@ -272,7 +275,7 @@ class Visitor(PhasedEndpoint):
             if not self.has_more and not self._unread:
                 return
             budget -= len(data)
-            if budget <= 0:
+            if budget <= 0 or trio.current_time() > turn_ends:
                 self.board.call_again(self)
                 return
 

@@ -27,11 +27,16 @@ CIPHERTEXT_SIZE: Final = 64 * 1024
 PLAINTEXT_SIZE: Final = 256 * 1024
 """Bytes that one `TlsSocket.recv` returns at most."""
 
-READS_PER_CALL: Final = 5
-"""Pieces of ciphertext that one `TlsSocket.recv` reads at most: it may consist of records of one byte."""
-
 GATHER_SIZE: Final = 256 * 1024
 """Bytes that `TlsSocket.sendmsg` joins at once: small buffers would become small records."""
+
+OVERHEAD_LIMIT: Final = 32 * 1024
+"""Bytes that one `TlsSocket.recv` decrypts at most beyond those that it returns: records of a byte each, and those
+without any, cost 100 times as much for a byte as full ones, and who sends them must not keep the others waiting."""
+
+UNSENT_LIMIT: Final = 256 * 1024
+"""Bytes of ciphertext that may wait to leave: far more than one piece of data and a handshake make.  All else that the
+peer can make us say is answers, to renegotiations and KeyUpdates, and nobody would stop one that does not read them."""
 
 _RECORD_SIZE: Final = 16 * 1024
 
@@ -162,12 +167,14 @@ class TlsSocket(EncryptedSocket):
             raise _again(self._error)
         if self._has_ended:
             return b""
+        if self._unsent:
+            self._send_answers()
         limit = min(limit, PLAINTEXT_SIZE)
         buffers = self._buffers
         # With a buffer it returns a number, whatever the stubs say.
         read: Callable[[int, memoryview], int] = self._tls.read  # type: ignore[assignment]
         plaintext, incoming = buffers.plaintext, buffers.incoming
-        total = reads = 0
+        total = taken = 0
         is_emptied = False
         self._hand_in()
         try:
@@ -182,16 +189,16 @@ class TlsSocket(EncryptedSocket):
                         self._has_ended = True
                         break
                     total += size
-                elif total and (is_emptied or reads == READS_PER_CALL):
+                elif total and (is_emptied or taken - total > OVERHEAD_LIMIT):
                     break
-                elif reads == READS_PER_CALL:
-                    raise OSError(errno.EPROTO, "it sends much and says nothing")
+                elif taken - total > OVERHEAD_LIMIT:
+                    raise OSError(errno.EPROTO, "it sends records with nothing in them")
                 else:
-                    reads += 1
                     size = super().recv_into(buffers.ciphertext)
                     if not size:
                         raise _cut_short()
                     incoming.write(buffers.ciphertext[:size])
+                    taken += size
                     is_emptied = size < CIPHERTEXT_SIZE
         except BlockingIOError:
             if not total:
@@ -207,6 +214,13 @@ class TlsSocket(EncryptedSocket):
             self._take_out()
         self.has_more = total == limit or not is_emptied or self._has_ended or self._error is not None
         return bytes(plaintext[:total])
+
+    def _send_answers(self) -> None:
+        """Let the answers leave that reading has made OpenSSL write, and see that they do not become too many."""
+        with contextlib.suppress(OSError):  # Reading goes on, and says so in its turn.
+            self._flush()
+        if len(self._unsent) > UNSENT_LIMIT:
+            raise OSError(errno.EPROTO, "it wants answers, and does not read them")
 
     # Writing
 

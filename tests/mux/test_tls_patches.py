@@ -153,3 +153,24 @@ async def test_an_end_whose_goodbye_does_not_fit_reaches_the_socket_later(versio
             assert not all_of_it.patch.is_finished
         await all_of_it.hear_goodbye()
         assert all_of_it.patch.is_finished
+
+
+async def test_a_patch_whose_time_is_up_lets_the_others_go_ahead_and_comes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Records of a byte each take 20 times as long as others, for each of which there would be another turn."""
+    monkeypatch.setattr("otun.mux.patch.SECONDS_PER_CALL", -1.0)
+    body = pattern(20_000)
+    async with joined() as all_of_it, trio.open_nursery() as nursery:
+        turns = 0
+        call_again = all_of_it.board.call_again
+
+        def count(member: object) -> None:
+            nonlocal turns
+            turns += member is all_of_it.patch
+            call_again(member)
+
+        monkeypatch.setattr(all_of_it.board, "call_again", count)
+        nursery.start_soon(all_of_it.say, all_of_it.puppet.encrypt(body, 1) + all_of_it.puppet.goodbye())
+        assert await receive_all(all_of_it.stream) == body
+        assert turns >= 4
