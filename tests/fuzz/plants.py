@@ -12,6 +12,7 @@ ANY_BODIES: Final = "http/test_body_properties.py"
 ANY_HELLOS: Final = "tls/test_client_hello_properties.py"
 TRUST: Final = "client/test_trust.py"
 CLIENT_CERTIFICATES: Final = "server/test_client_certificates.py"
+NEIGHBOURS: Final = "switchboard/test_tls_shared_memory.py"
 TWO_CONNECTIONS: Final = "yamux/test_two_connections.py"
 
 PLANTS: Final = [
@@ -589,5 +590,61 @@ PLANTS: Final = [
         "(is_trusted and _came_by_https(head))",
         "_came_by_https(head)",
         ("server/test_redirects.py",),
+    ),
+    Plant(
+        "ciphertext of one TLS socket left to the next one",
+        "switchboard/tls_endpoint.py",
+        "        finally:\n            self._take_out()\n        self.has_more",
+        "        self._take_out()\n        self.has_more",
+        (NEIGHBOURS,),
+    ),
+    Plant(
+        "TLS bytes counted as sent before they have left",
+        "switchboard/tls_endpoint.py",
+        "self._encrypt(view[sent : sent + CIPHERTEXT_SIZE])",
+        "self._encrypt(view[sent : sent + CIPHERTEXT_SIZE])\n            sent, self._claimed = sent + self._claimed, 0",
+        ("switchboard/test_tls_writing.py",),
+    ),
+    Plant(
+        "a half-read record lost behind our own goodbye",
+        "switchboard/tls_endpoint.py",
+        "while self._tls.pending():",
+        "while False:",
+        ("switchboard/test_tls_half_close.py",),
+    ),
+    Plant(
+        "what was peeked at read behind the rest of its record",
+        "switchboard/tls_endpoint.py",
+        "if self._ahead:\n            data, self._ahead",
+        "if self._ahead and not self._tls.pending():\n            data, self._ahead",
+        ("switchboard/test_tls_reading.py",),
+    ),
+    Plant(
+        "an error in front of the TLS data before it",
+        "switchboard/tls_endpoint.py",
+        "if not total:\n                raise _again",
+        "if True:\n                raise _again",
+        ("switchboard/test_tls_reading.py",),
+    ),
+    Plant(
+        "a TLS connection that is cut short taken for its end",
+        "switchboard/tls_endpoint.py",
+        "raise _cut_short()\n                    incoming",
+        'return b""\n                    incoming',
+        ("switchboard/test_tls_reading.py", "mux/test_tls_patches.py"),
+    ),
+    Plant(
+        "a goodbye that did not fit never said",
+        "switchboard/endpoint.py",
+        "self.is_finished = False\n                self.board",
+        "self.board",
+        ("switchboard/test_tls_endpoint.py",),
+    ),
+    Plant(
+        "TLS answers without end",
+        "switchboard/tls_endpoint.py",
+        "if len(self._unsent) > UNSENT_LIMIT:",
+        "if len(self._unsent) < 0:",
+        ("switchboard/test_tls_floods.py",),
     ),
 ]
