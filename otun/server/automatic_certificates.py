@@ -33,6 +33,7 @@ class AutomaticCertificates:
         self._challenges = Challenges(has_http=settings.public is not None, has_tls_alpn=settings.https is not None)
         self._issuer = Issuer(acme, state / _FOLDER, self._challenges, self._obtained)
         self._uses: Counter[str] = Counter()
+        self._files: set[CertificateFiles] = set()  # Those of the issuer, in *store*.
         self._on_obtained: Callable[[str], None] | None = None
         for name in self._names_of_domain():
             self._want(name)
@@ -77,7 +78,9 @@ class AutomaticCertificates:
         return first != "*" and f"*.{above}" in self._names_of_domain()
 
     def _want(self, name: str) -> None:
-        if self._store.find(name) is None:
+        found = self._store.find(name)
+        # What was obtained for a tunnel that has closed since is renewed for the next one.
+        if found is None or found.files in self._files:
             self._issuer.want(name)
 
     def is_awaited(self, host: str) -> bool:
@@ -85,8 +88,10 @@ class AutomaticCertificates:
         return host in self._uses or host == self._domain
 
     def _obtained(self, name: str, path: Path) -> None:
+        files = CertificateFiles(path)
+        self._files.add(files)
         try:
-            self._store.add(CertificateFiles(path))
+            self._store.add(files)
         except ConfigurationError as error:
             logger.error("certificate for %s: it cannot be used: %s", name, error)
             return

@@ -105,6 +105,18 @@ def test_what_files_cover_is_not_wanted(make: Callable[..., Setting], tmp_path: 
     assert setting.issuer.wanted == ["example.test"]
 
 
+def test_a_certificate_for_a_tunnel_that_is_opened_again_is_still_renewed(
+    make: Callable[..., Setting], tmp_path: Path
+) -> None:
+    setting = make()
+    setting.certificates.tunnel_opened(["app.example.test"])
+    setting.issuer.on_certificate("app.example.test", own_certificate(tmp_path, "app.example.test").certificate)
+    setting.certificates.tunnel_closed(["app.example.test"])
+    assert setting.issuer.wanted == ["example.test"]
+    setting.certificates.tunnel_opened(["app.example.test"])
+    assert setting.issuer.wanted == ["example.test", "app.example.test"]
+
+
 def test_a_new_certificate_is_used_and_told(make: Callable[..., Setting], tmp_path: Path) -> None:
     setting = make()
     told: list[str] = []
