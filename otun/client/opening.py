@@ -88,9 +88,9 @@ async def open_tunnel(
     asks for that.  The environment is not looked at; `proxy_from_environment` does that.
 
     The connection is encrypted, unless the server is on this machine (its host is a loopback address or `localhost`,
-    and so is the address that is reached) and there is no *trust*, or it is to be *plaintext*.  Without *trust*, the
-    server's certificate must be for its name and from one of the system's authorities.  Nothing is said before that is
-    clear.
+    and so is the address that is reached, without a proxy) and there is no *trust*, or it is to be *plaintext*.
+    Without *trust*, the server's certificate must be for its name and from one of the system's authorities.  Nothing is
+    said before that is clear.
 
     Raises `otun.errors.ServerUnreachable`, `ServerNotTrusted`, `RegistrationRefused`, `InvalidName`, `AddressError` or
     `ConfigurationError`; the body's
@@ -129,7 +129,8 @@ async def open_tunnels(
     requests = [_request(number, tunnel, token) for number, tunnel in enumerate(settings)]
     dispatcher = Dispatcher()
     sock = take_socket(await connect(server, proxy=proxy))
-    if not plaintext and (trust is not None or not _stays_here(sock, server)):
+    stays_here = proxy is None and _stays_here(sock, server)
+    if not plaintext and (trust is not None or not stays_here):
         sock = await encrypt(sock, server, trust or Trust())
     async with open_switchboard() as board, open_board_session(board, sock, "client") as session:
         visitors = [Visitors(session) for _ in requests]
@@ -147,9 +148,9 @@ async def open_tunnels(
 
 
 def _stays_here(sock: socket.socket, server: TcpAddress) -> bool:
-    """Whether what is sent to *server* cannot leave this machine.
+    """Whether what is sent to *server*, through no proxy, cannot leave this machine.
 
-    Its name does not tell: `app.localhost` is what the name service says, and a proxy's 127.0.0.1 is another one.
+    Its name does not tell: `app.localhost` is what the name service says.
     """
     try:
         reached: str = sock.getpeername()[0]

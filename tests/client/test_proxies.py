@@ -82,7 +82,9 @@ async def test_a_tunnel_through_a_proxy(
     proxy = await start_proxy(scheme, server.control, credentials=credentials)
     service = await start_service(nursery, answer_with_target)
     shown = f"{credentials}@" if credentials else ""
-    async with open_tunnel(server.control, name="app", proxy=f"{scheme}://{shown}{proxy.address}") as tunnel:
+    async with open_tunnel(
+        server.control, name="app", plaintext=True, proxy=f"{scheme}://{shown}{proxy.address}"
+    ) as tunnel:
         nursery.start_soon(tunnel.forward_to, service.address)
         answer = await fetch(server.public, "/x")
         assert (answer.status, answer.text) == (200, "/x")
@@ -90,9 +92,20 @@ async def test_a_tunnel_through_a_proxy(
     assert proxy.asked == [str(server.control)]
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+async def test_nothing_is_said_in_plain_text_behind_a_proxy_though_it_is_on_this_machine(
+    server: RunningServer, start_proxy: StartProxy, scheme: str
+) -> None:
+    """What it calls 127.0.0.1 may be at the other end of the world."""
+    proxy = await start_proxy(scheme, server.control)
+    with pytest.raises(ServerUnreachable, match="TLS failed"):
+        async with open_tunnel(server.control, name="app", token="secret", proxy=f"{scheme}://{proxy.address}"):
+            pass
+
+
 async def test_credentials_that_nobody_asks_for_do_no_harm(server: RunningServer, start_proxy: StartProxy) -> None:
     proxy = await start_proxy("socks5", server.control)
-    async with open_tunnel(server.control, name="app", proxy=f"socks5://{CREDENTIALS}@{proxy.address}"):
+    async with open_tunnel(server.control, name="app", plaintext=True, proxy=f"socks5://{CREDENTIALS}@{proxy.address}"):
         pass
 
 
@@ -427,6 +440,8 @@ async def test_a_password_is_in_no_log(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     proxy = await start_proxy(scheme, server.control, credentials=CREDENTIALS)
-    async with open_tunnel(server.control, name="app", proxy=f"{scheme}://{CREDENTIALS}@{proxy.address}"):
+    async with open_tunnel(
+        server.control, name="app", plaintext=True, proxy=f"{scheme}://{CREDENTIALS}@{proxy.address}"
+    ):
         pass
     assert "hunter2" not in caplog.text

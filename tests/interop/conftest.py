@@ -145,7 +145,8 @@ class Peer:
         return await self.start(*self.words, "client", *self._options(addresses | options))
 
     def _options(self, options: dict[str, str]) -> list[str]:
-        return [word for name, value in options.items() for word in (self.dashes + name.replace("_", "-"), value)]
+        words = [(self.dashes + name.replace("_", "-"), value) for name, value in options.items()]
+        return [word for pair in words for word in pair if word]  # A switch has no value.
 
 
 @pytest.fixture

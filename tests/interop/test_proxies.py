@@ -76,7 +76,7 @@ async def test_a_tunnel_through_the_proxy(
     control, public = free_port(), free_port()
     await ours.server(control, public)
     url = f"{scheme}://{CREDENTIALS}@127.0.0.1:{proxy.port}"
-    client = await ours.client(control, local_service.port, server=f"{host}:{control}", proxy=url)
+    client = await ours.client(control, local_service.port, server=f"{host}:{control}", proxy=url, plaintext="")
     await client.wait_for_output("http://")
     assert await download(public, LARGE) == Answer(200, LARGE, digest_of(LARGE))
     if scheme == "http":
