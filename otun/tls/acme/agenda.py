@@ -16,6 +16,8 @@ MAX_NAMES: Final = 4096
 ORDERS_AT_ONCE: Final = 4
 """Orders under way at a time, so that a name whose validation takes long does not hold up the others."""
 
+_NO_ATTEMPTS: Final = Attempts()
+
 
 @attrs.define
 class _Wanted:
@@ -78,15 +80,16 @@ class Agenda:
     def start_next(self, now: float) -> Turn | None:
         """Return whose turn it is now, if it is anybody's.
 
-        Renewals come first, since a site runs on them; then those who have asked first.
+        Renewals come first, since a site runs on them; then those who have failed least, so that names which cannot be
+        had do not use up the budget; then those who have asked first.
         """
         due = [(name, wanted) for name, wanted, time in self._due_times(now) if time <= now]
         if not due:
             return None
-        name, wanted = min(due, key=lambda entry: not entry[1].is_renewal)
+        name, wanted = min(due, key=self._rank)
         self._running[name] = wanted.is_renewal
         self._budget.spend(name, now, is_new=self._is_new(name, wanted))
-        return Turn(name, wanted.is_renewal, self._attempts.get(name, Attempts()).rejections)
+        return Turn(name, wanted.is_renewal, self._attempts.get(name, _NO_ATTEMPTS).rejections)
 
     def next_due(self, now: float) -> float:
         """Return when `start_next` may find something, provided that nothing else happens until then."""
@@ -111,7 +114,7 @@ class Agenda:
         del self._running[name]
         self._budget.give_back(name)
         self._authority = Attempts()  # It did answer.
-        attempts = self._attempts.get(name, Attempts()).failed(
+        attempts = self._attempts.get(name, _NO_ATTEMPTS).failed(
             now, jitter, is_rejection=isinstance(failure, ValidationFailed), retry_after=failure.retry_after
         )
         self._remember(name, attempts)
@@ -124,7 +127,7 @@ class Agenda:
         """
         del self._running[name]
         self._budget.give_back(name)
-        self._remember(name, self._attempts.get(name, Attempts()).postponed(now))
+        self._remember(name, self._attempts.get(name, _NO_ATTEMPTS).postponed(now))
         if self._authority.not_before > now:
             return None
         self._authority = self._authority.failed(now, jitter, retry_after=failure.retry_after)
@@ -149,6 +152,10 @@ class Agenda:
             if name not in self._running:
                 opens = opening_for_new if self._is_new(name, wanted) else opening
                 yield name, wanted, max(self._ready(name, wanted), opens)
+
+    def _rank(self, entry: tuple[str, _Wanted]) -> tuple[bool, int]:
+        name, wanted = entry
+        return not wanted.is_renewal, self._attempts.get(name, _NO_ATTEMPTS).failures
 
     def _is_new(self, name: str, wanted: _Wanted) -> bool:
         return not wanted.is_renewal and not self._budget.has_counted(name)

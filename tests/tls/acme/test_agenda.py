@@ -84,6 +84,19 @@ def test_name_that_failed_waits_while_others_do_not() -> None:
     assert start_all(agenda, NOW + 60) == ["bad.test"]
 
 
+def test_names_that_have_failed_let_those_go_first_that_have_not() -> None:
+    """Else whoever brings hundreds of names that cannot be validated would use up the orders of all others."""
+    agenda = Agenda({})
+    bad = [f"bad{number}.test" for number in range(ORDERS_AT_ONCE)]
+    for name in bad:
+        agenda.add(name, is_renewal=False)
+    assert start_all(agenda, NOW) == bad
+    for name in bad:
+        agenda.failed(name, ValidationFailed("no"), NOW, 0.0)
+    agenda.add("good.test", is_renewal=False)
+    assert start_all(agenda, NOW + 60)[0] == "good.test"
+
+
 def test_forgotten_name_keeps_its_pause() -> None:
     agenda = Agenda({})
     agenda.add("bad.test", is_renewal=False)
