@@ -123,6 +123,9 @@ class HttpsPort:
             arrival.encrypt(context, self._client_established)
 
     def _client_established(self, sock: TlsSocket) -> None:
+        if self._clients.is_full:  # By now: many handshakes may have begun while there was room.
+            LingeringClose(self._http.board, sock, b"", on_close=self._http.visitor_left)
+            return
         self._http.visitor_left()
         self._clients.serve(sock)
 

@@ -1,5 +1,6 @@
 """Clients that speak TLS, and those that should, on a port that tells them apart by a byte."""
 
+import socket
 import ssl
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from otun import (
     Trust,
     open_tunnel,
 )
+from otun.yamux.frames import PING, SYN, encode_header
 
 from ..tls.issuing import Authority
+from .certificates import TlsVisitor
 from .fixtures import StartServer
 from .harness import RunningServer
 from .log_lines import LogLines
@@ -33,7 +36,7 @@ from .tls_client import (
     reached,
     see_refusal,
 )
-from .visitors import fetch
+from .visitors import connect, fetch
 
 OLD_VERSION = ssl.TLSVersion.TLSv1_1
 
@@ -155,6 +158,26 @@ async def test_clients_who_fail_leave_the_https_port_to_others(
         except trio.BrokenResourceError:
             continue
         return
+
+
+async def test_clients_by_https_count_when_their_handshakes_end_and_not_only_when_they_begin(
+    start_server: StartServer, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("otun.server.client_gate.MAX_UNREGISTERED", 1)
+    certificate = authority.issue("app.localhost", "127.0.0.1")
+    server = await start_server(https=TcpAddress("127.0.0.1", 0), certificates=(certificate,))
+    (https,) = server.server.https_addresses
+    context = context_for(authority.path, alpn=["otun/1"])
+    async with await connect(https) as one, await connect(https) as other:
+        first, second = (TlsVisitor(sock, context, "app.localhost") for sock in (one, other))
+        for visitor in (first, second):
+            await visitor.sock.send_all(visitor.hello())
+            await visitor.sock.socket.recv(1, socket.MSG_PEEK)  # It is answered, so that it has been let in.
+        await first.shake_hands()
+        await first.send_all(encode_header(PING, SYN, 0, 1))
+        assert await first.receive_some()
+        await second.shake_hands()
+        assert await second.receive_some() == b""
 
 
 # Versions
