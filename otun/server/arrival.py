@@ -27,7 +27,10 @@ class Gate(Protocol):
         """It does not speak TLS, and has begun with *received*: take over, or call `refuse`."""
 
     def arrival_failed(self, arrival: "Arrival", error: OSError | None) -> None:
-        """It is closed.  Without an *error* it has left without a word."""
+        """It has come to nothing.  Without an *error* it has left without a word."""
+
+    def arrival_left(self, arrival: "Arrival") -> None:
+        """And now nothing is left of it."""
 
 
 class Arrival(Endpoint):
@@ -99,6 +102,7 @@ class Arrival(Endpoint):
             timeout=HELLO_TIMEOUT,
             established=established,
             failed=lambda error: self._gate.arrival_failed(self, error),
+            closed=lambda: self._gate.arrival_left(self),
         )
 
     def refuse(self, alert: int, error: OSError) -> None:
@@ -108,8 +112,8 @@ class Arrival(Endpoint):
     def end_with(self, last_bytes: bytes, error: OSError) -> None:
         """Send *last_bytes*, and close."""
         self.leave()
-        LingeringClose(self.board, self.sock, last_bytes)
         self._gate.arrival_failed(self, error)
+        LingeringClose(self.board, self.sock, last_bytes, on_close=lambda: self._gate.arrival_left(self))
 
     # Ending
 
@@ -117,6 +121,7 @@ class Arrival(Endpoint):
         if not self.is_closed:
             super().close()
             self._gate.arrival_failed(self, error if self._reader.received else None)
+            self._gate.arrival_left(self)
 
     def deadline_passed(self) -> None:
         """The ClientHello has not come, or the gate has not answered it."""
@@ -132,3 +137,4 @@ class Arrival(Endpoint):
         if not self.is_closed:
             super().close(with_reset=with_reset)
             self._gate.arrival_failed(self, None)
+            self._gate.arrival_left(self)

@@ -99,6 +99,9 @@ class ClientGate:
         if error is not None:
             self._reports.add(arrival.peer, f"ended before it was encrypted: {error.strerror or error}")
 
+    def arrival_left(self, arrival: Arrival) -> None:
+        """Those who have failed take up no room here."""
+
     async def _serve(self, sock: socket.socket, client: ClientAddress, received: bytes, is_acceptable: bool) -> None:
         try:
             async with open_board_session(

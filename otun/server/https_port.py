@@ -141,7 +141,10 @@ class HttpsPort:
 
     def arrival_failed(self, arrival: Arrival, error: OSError | None) -> None:
         """A connection has come to nothing."""
-        self._http.visitor_left()
         self._awaiting.pop(arrival, None)
         if error is not None:
             self._http.reports.add(arrival.peer, f"no TLS connection: {error.strerror or error}")
+
+    def arrival_left(self, arrival: Arrival) -> None:
+        """Its descriptor is free again."""
+        self._http.visitor_left()

@@ -318,11 +318,11 @@ class TlsSocket(EncryptedSocket):
 class TlsHandshake(Endpoint):
     """The member that owns a `TlsSocket` during its handshake, in the place of the one that owned the plain socket.
 
-    Then *established* gets the socket, still on the board, or *failed* the reason why it was closed: None if that was
-    the board's end.
+    Then *established* gets the socket, still on the board, or *failed* the reason why it is being closed: None if that
+    was the board's end.  In that case *closed* is called, too, when nothing is left of it.
     """
 
-    __slots__ = ("_established", "_failed", "_tls_sock")
+    __slots__ = ("_closed", "_established", "_failed", "_tls_sock")
 
     def __init__(
         self,
@@ -332,11 +332,13 @@ class TlsHandshake(Endpoint):
         timeout: float,
         established: Callable[[TlsSocket], None],
         failed: Callable[[OSError | None], None],
+        closed: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(board, sock)
         self._tls_sock = sock
         self._established = established
         self._failed = failed
+        self._closed = closed
         board.replace(sock, self)
         board.set_deadline(self, timeout)
         self.pull()
@@ -369,14 +371,16 @@ class TlsHandshake(Endpoint):
         """Tell the peer what is wrong, if TLS has words for it."""
         self.leave()
         sock, last_bytes = self._tls_sock.to_plain()
-        LingeringClose(self.board, sock, last_bytes)
         self._failed(error)
+        LingeringClose(self.board, sock, last_bytes, on_close=self._closed)
 
     def close(self, *, with_reset: bool = False) -> None:
         """End without a word: the board ends."""
         if not self.is_closed:
             super().close(with_reset=with_reset)
             self._failed(None)
+            if self._closed is not None:
+                self._closed()
 
 
 async def shake_hands(sock: TlsSocket) -> None:

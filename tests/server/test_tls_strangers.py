@@ -288,6 +288,24 @@ async def test_connections_that_have_only_arrived_count(start_edge: StartEdge) -
     await edge.see_nobody()
 
 
+@pytest.mark.parametrize("has_hello", [False, True], ids=["no-hello", "bad-handshake"])
+async def test_those_who_were_refused_count_until_they_have_left(start_edge: StartEdge, has_hello: bool) -> None:
+    edge = await start_edge(max_connections=1)
+    async with await connect(edge.https) as refused:
+        if has_hello:
+            await refused.send_all(TlsVisitor(refused, edge.context, NAME).hello())
+            await refused.receive_some(1)
+        await refused.send_all(b"\x16\x03\x01\0\0")
+        while await refused.receive_some():
+            pass
+        assert edge.visitors == 1
+        async with await connect(edge.https) as further:
+            assert await receive_all(further) == b""
+    await edge.see_nobody()
+    async with edge.visiting():
+        await edge.see_visitors(1)
+
+
 async def test_a_server_that_ends_forgets_nobody(start_edge: StartEdge) -> None:
     edge = await start_edge()
     async with (
