@@ -184,7 +184,7 @@ def _read(data: bytes, files: CertificateFiles) -> tuple[frozenset[str], datetim
         leaf = x509.load_der_x509_certificate(data)
         names = _names(leaf)
         ends = leaf.not_valid_after_utc
-    except (ValueError, x509.DuplicateExtension, x509.InvalidVersion) as error:
+    except (ValueError, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType) as error:
         raise ConfigurationError(f"{files}: the certificate cannot be read: {error}") from error
     if ends < datetime.now(UTC):
         logger.warning("certificate %s: it has expired on %s", files, ends.date())

@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
+    NoEncryption,
     PrivateFormat,
     load_pem_private_key,
 )
@@ -175,7 +179,17 @@ def break_swapped(files: CertificateFiles) -> None:
     files.certificate.with_name("other").rename(key_of(files))
 
 
+def break_odd_name(files: CertificateFiles) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    nobody, oid = x509.Name([]), x509.SubjectAlternativeName.oid
+    builder = x509.CertificateBuilder(nobody, nobody, key.public_key(), 1, in_days(-1), in_days(1))
+    builder = builder.add_extension(x509.UnrecognizedExtension(oid, b"\x30\x04\xa3\x02\x30\x00"), critical=False)
+    write_anew(files.certificate, builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    write_anew(key_of(files), key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
 BREAKS = {
+    break_odd_name: "{certificate}: the certificate cannot be read",
     break_nothing_there: "{certificate}: No such file",
     break_no_key: "{key}: No such file",
     break_a_folder: "{certificate}: Is a directory",
