@@ -96,6 +96,17 @@ def test_records_that_come_byte_by_byte_are_read(version, limit: int) -> None:
 
 
 @versions
+def test_a_record_may_come_in_as_many_segments_as_the_network_likes(version) -> None:
+    """A network that is nearly as fast as we read: there is something each time, and never a whole record."""
+    buffers = TlsBuffers()
+    sock, puppet = with_puppet(version, buffers=buffers)
+    with sock, puppet.sock:
+        buffers.ciphertext = memoryview(bytearray(1448))  # So each read finds a segment, although all are there.
+        puppet.sock.sendall(puppet.encrypt(PATTERN))
+        assert receive_all_there_is(sock) == PATTERN
+
+
+@versions
 def test_nothing_now_is_an_error_that_passes(version) -> None:
     sock, puppet = with_puppet(version)
     with sock, puppet.sock:
