@@ -249,7 +249,9 @@ class ServicePatch(Patch):
         self.is_connecting = False
         self.connected()
         if self.unsent and not self.is_closed:
-            self._send_unsent()  # This need not be the socket's word that there is room.
+            self._send_unsent()  # This need not be the socket's word that there is room …
+        if not self.is_closed:
+            self.board.call_again(self)  # … nor that there is something: that may have come with the handshake.
         return not self.is_closed
 
     def connected(self) -> None:

@@ -29,6 +29,9 @@ class Gate(Protocol):
     def arrival_failed(self, arrival: "Arrival", error: OSError | None) -> None:
         """It has come to nothing.  Without an *error* it has left without a word."""
 
+    def called_again(self, arrival: "Arrival") -> None:
+        """The board has called it, although its ClientHello has been received."""
+
     def arrival_left(self, arrival: "Arrival") -> None:
         """And now nothing is left of it."""
 
@@ -63,6 +66,9 @@ class Arrival(Endpoint):
 
     def pull(self) -> None:
         """Read until it is clear what the connection wants."""
+        if self._has_hello:
+            self._gate.called_again(self)
+            return
         while not self.is_closed and not self._has_hello:
             data: bytes | None
             if self.received:

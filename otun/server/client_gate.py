@@ -4,6 +4,7 @@ import errno
 import logging
 import socket
 from functools import partial
+from typing import Final
 
 import trio
 
@@ -17,6 +18,9 @@ from .encryption import Encryption
 from .reports import Reports
 
 logger: logging.Logger = logging.getLogger(__name__)
+
+MAX_LEAVING: Final = 1024
+"""Connections that have failed, and are read from until they close: each for some seconds at most."""
 
 _UNRECOGNIZED_NAME = 112  # RFC 8446, section 6
 
@@ -39,11 +43,12 @@ class ClientGate:
         self._encryption = encryption
         self._is_plaintext_allowed = is_plaintext_allowed
         self._arriving: set[Arrival] = set()
+        self._leaving = 0
         self._reports = Reports(trio.current_time, called="client")
 
     def client_connected(self, sock: socket.socket) -> None:
         """Take a new connection, or turn it away."""
-        if self.is_full:
+        if self.is_full or self._leaving >= MAX_LEAVING:
             sock.close()
             return
         try:
@@ -93,14 +98,19 @@ class ClientGate:
         else:
             self._clients.start_soon(self._serve, arrival.sock, client, received, self._is_plaintext_allowed)
 
+    def called_again(self, arrival: Arrival) -> None:
+        """Nobody waits for anything here."""
+
     def arrival_failed(self, arrival: Arrival, error: OSError | None) -> None:
         """Forget a connection that has come to nothing."""
         self._arriving.discard(arrival)
+        self._leaving += 1
         if error is not None:
             self._reports.add(arrival.peer, f"ended before it was encrypted: {error.strerror or error}")
 
     def arrival_left(self, arrival: Arrival) -> None:
-        """Those who have failed take up no room here."""
+        """Its descriptor is free again.  Until then, those who have failed take up no room among the others."""
+        self._leaving -= 1
 
     async def _serve(self, sock: socket.socket, client: ClientAddress, received: bytes, is_acceptable: bool) -> None:
         try:

@@ -190,7 +190,7 @@ class ControlPort:
         tunnels.callback(self._registry.remove, registration)
         if self._certificates is not None and not registration.is_passthrough:
             hosts = self._registry.hosts_of(registration)
-            self._certificates.tunnel_opened(hosts)
+            self._certificates.tunnel_opened(hosts, who or "")
             tunnels.callback(self._certificates.tunnel_closed, hosts)
         return registration
 

@@ -101,9 +101,15 @@ class HttpsPort:
         return True
 
     def certificate_obtained(self, name: str) -> None:
-        """Go on with those who have waited for it."""
-        waiting = [(arrival, host) for arrival, host in self._awaiting.items() if self._encryption.covers(host)]
-        for arrival, host in waiting:
+        """Have the board go on with those who have waited for it, each in its turn."""
+        for arrival, host in self._awaiting.items():
+            if self._encryption.covers(host):
+                self._http.board.call_again(arrival)
+
+    def called_again(self, arrival: Arrival) -> None:
+        """Go on with a visitor, if that was what it has waited for."""
+        host = self._awaiting.get(arrival)
+        if host is not None and self._encryption.covers(host):
             del self._awaiting[arrival]
             self._encrypt(arrival, host)
 

@@ -7,7 +7,7 @@ import attrs
 import pytest
 
 from otun import CertificateFiles, ServerSettings
-from otun.server.automatic_certificates import AutomaticCertificates
+from otun.server.automatic_certificates import SHARE_OF_ONE, AutomaticCertificates
 from otun.tls.acme.settings import AcmeSettings
 from otun.tls.certificates import CertificateStore
 from otun.tls.self_made import own_certificate
@@ -21,9 +21,13 @@ class FakeIssuer:
 
     on_certificate: Callable[[str, Path], None]
     wanted: list[str] = attrs.field(factory=list)
+    kept: set[str] = attrs.field(factory=set)
 
     def want(self, name: str) -> None:
         self.wanted.append(name)
+
+    def has_certificate(self, name: str) -> bool:
+        return name in self.kept
 
     def forget(self, name: str) -> None:
         if name in self.wanted:
@@ -60,7 +64,7 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Setti
 def test_the_domain_and_the_hosts_of_open_tunnels_are_wanted(make: Callable[..., Setting]) -> None:
     setting = make()
     assert setting.issuer.wanted == ["example.test"]
-    setting.certificates.tunnel_opened(["app.example.test", "shop.example.org"])
+    setting.certificates.tunnel_opened(["app.example.test", "shop.example.org"], "a client")
     assert setting.issuer.wanted == ["example.test", "app.example.test", "shop.example.org"]
     setting.certificates.tunnel_closed(["app.example.test", "shop.example.org"])
     assert setting.issuer.wanted == ["example.test"]
@@ -69,7 +73,7 @@ def test_the_domain_and_the_hosts_of_open_tunnels_are_wanted(make: Callable[...,
 def test_a_host_of_two_tunnels_is_wanted_once_and_until_both_are_closed(make: Callable[..., Setting]) -> None:
     setting = make()
     for _ in range(2):
-        setting.certificates.tunnel_opened(["app.example.test"])
+        setting.certificates.tunnel_opened(["app.example.test"], "a client")
     assert setting.issuer.wanted == ["example.test", "app.example.test"]
     setting.certificates.tunnel_closed(["app.example.test"])
     assert setting.issuer.wanted == ["example.test", "app.example.test"]
@@ -81,27 +85,27 @@ def test_with_a_dns_hook_a_wildcard_takes_the_place_of_all_names_below_the_domai
     make: Callable[..., Setting],
 ) -> None:
     setting = make(dns_hook="/bin/true")
-    setting.certificates.tunnel_opened(["app.example.test", "a.app.example.test", "*.app.example.test"])
+    setting.certificates.tunnel_opened(["app.example.test", "a.app.example.test", "*.app.example.test"], "a client")
     assert setting.issuer.wanted == ["example.test", "*.example.test", "a.app.example.test", "*.app.example.test"]
 
 
 def test_without_a_dns_hook_nothing_is_wanted_for_wildcards(make: Callable[..., Setting]) -> None:
     setting = make()
-    setting.certificates.tunnel_opened(["app.example.test", "*.app.example.test"])
+    setting.certificates.tunnel_opened(["app.example.test", "*.app.example.test"], "a client")
     assert setting.issuer.wanted == ["example.test", "app.example.test"]
     assert not setting.certificates.is_eligible("*.app.example.test")
 
 
 def test_without_a_domain_only_own_host_names_are_wanted(make: Callable[..., Setting]) -> None:
     setting = make(domain=None)
-    setting.certificates.tunnel_opened(["app.localhost", "shop.example.org"])
+    setting.certificates.tunnel_opened(["app.localhost", "shop.example.org"], "a client")
     assert setting.issuer.wanted == ["shop.example.org"]
 
 
 def test_what_files_cover_is_not_wanted(make: Callable[..., Setting], tmp_path: Path) -> None:
     setting = make()
     setting.store.add(own_certificate(tmp_path, "app.example.test"))
-    setting.certificates.tunnel_opened(["app.example.test"])
+    setting.certificates.tunnel_opened(["app.example.test"], "a client")
     assert setting.issuer.wanted == ["example.test"]
 
 
@@ -109,11 +113,11 @@ def test_a_certificate_for_a_tunnel_that_is_opened_again_is_still_renewed(
     make: Callable[..., Setting], tmp_path: Path
 ) -> None:
     setting = make()
-    setting.certificates.tunnel_opened(["app.example.test"])
+    setting.certificates.tunnel_opened(["app.example.test"], "a client")
     setting.issuer.on_certificate("app.example.test", own_certificate(tmp_path, "app.example.test").certificate)
     setting.certificates.tunnel_closed(["app.example.test"])
     assert setting.issuer.wanted == ["example.test"]
-    setting.certificates.tunnel_opened(["app.example.test"])
+    setting.certificates.tunnel_opened(["app.example.test"], "a client")
     assert setting.issuer.wanted == ["example.test", "app.example.test"]
 
 
@@ -135,3 +139,22 @@ def test_a_certificate_that_cannot_be_used_is_an_error_in_the_log(
     setting.issuer.on_certificate("app.example.test", bad.certificate)
     assert "certificate for app.example.test: it cannot be used: " in caplog.text
     assert setting.store.find("app.example.test") is None
+
+
+def test_one_client_cannot_use_up_what_all_have_together(
+    make: Callable[..., Setting], caplog: pytest.LogCaptureFixture
+) -> None:
+    setting = make()
+    setting.issuer.kept.update(f"kept{number}.example.test" for number in range(100))
+    for number in range(100):
+        setting.certificates.tunnel_opened([f"kept{number}.example.test"], "mallory")  # They cost nothing.
+    wanted = len(setting.issuer.wanted)
+    for number in range(100):
+        for host in (f"new{number}.example.test", f"*.new{number}.example.test"):
+            setting.certificates.tunnel_opened([host], "mallory")
+            setting.certificates.tunnel_closed([host])
+            setting.certificates.tunnel_opened([host], "mallory")  # The same name does not count twice.
+    assert len(setting.issuer.wanted) - wanted == SHARE_OF_ONE
+    assert f"its client has asked for {SHARE_OF_ONE} new names already" in caplog.text
+    setting.certificates.tunnel_opened(["alice.example.test"], "alice")
+    assert "alice.example.test" in setting.issuer.wanted

@@ -99,6 +99,10 @@ class Issuer:
         self._agenda.add(name, is_renewal=certificate is not None, renew_at=renew_at)
         self._has_news.set()
 
+    def has_certificate(self, name: str) -> bool:
+        """Whether a certificate for *name* is kept, which may have expired."""
+        return self._store.load_certificate(name) is not None
+
     def forget(self, name: str) -> None:
         """Have no new certificate for *name* any more; what there is stays.  An order under way goes on."""
         self._unprovable.discard(name)
