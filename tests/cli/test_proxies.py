@@ -149,7 +149,8 @@ def proxy(start: "Start") -> Iterator[Proxy]:
 
 
 def test_a_client_goes_through_the_proxy_of_its_flag(start: "Start", proxy: Proxy) -> None:
-    client = start("http", "9", "--server", str(proxy.leads_to), "--proxy", proxy.url, "--log-level", "debug")
+    way = ("--server", str(proxy.leads_to), "--proxy", proxy.url, "--plaintext")
+    client = start("http", "9", *way, "--log-level", "debug")
     assert client.read_line().startswith("http://")
     assert proxy.asked == [str(proxy.leads_to)]
     ended = client.signal(signal.SIGTERM)
