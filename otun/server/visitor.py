@@ -219,7 +219,7 @@ class Visitor(PhasedEndpoint):
         upstream.begin(head, forwarding.write_request(head, self._visitor, host=host, edits=registration.request_edits))
         if self.is_closed:
             return
-        if self._phase is Phase.RESPONSE and self.has_hung_up:
+        if self._phase is Phase.RESPONSE and (self.has_hung_up or self.has_more):  # The end may be there already.
             self._look_for_end()
         elif self._phase is Phase.BODY and (self._unread or self.has_more):
             self._move_body()
@@ -269,7 +269,7 @@ class Visitor(PhasedEndpoint):
             if out:
                 upstream.send(out, allowance)
             if self._phase is not Phase.BODY or self._upstream is not upstream or self.is_closed:
-                if self.has_hung_up and not self.is_closed:
+                if (self.has_hung_up or self.has_more) and not self.is_closed:
                     self._look_for_end()
                 return
             if not self.has_more and not self._unread:
