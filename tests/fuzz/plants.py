@@ -566,8 +566,8 @@ PLANTS: Final = [
     Plant(
         "a failed handshake keeps its place",
         "server/https_port.py",
-        "        self._http.visitor_left()\n        self._awaiting",
-        "        self._awaiting",
+        '"""Its descriptor is free again."""\n        self._http.visitor_left()',
+        '"""Its descriptor is free again."""',
         ("server/test_tls_strangers.py",),
     ),
     Plant(
