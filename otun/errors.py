@@ -21,6 +21,18 @@ class ListenError(OtunError):
     """The server could not listen on an address: it is taken, not ours, or not permitted."""
 
 
+class DatabaseError(OtunError):
+    """The server's database could not be read or written; what it held before, it holds still.
+
+    *path* is the file, and *reason* says what was in the way, such as "No space left on device".
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"database {path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
 class ServerUnreachable(OtunError):
     """The client could not connect to the server."""
 

@@ -1,0 +1,190 @@
+"""What is asked of the database, and changed in it: plain functions, for `Database.read` and `Database.write`.
+
+Each change that somebody has asked for leaves a line in the audit, in the same transaction.  No secret comes here.
+"""
+
+import sqlite3
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+
+from ..errors import ConfigurationError
+from .records import Actor, AuditEntry, Ban, Reservation, TokenRecord
+
+_TOKEN: Final = "name, hash, may, max_tunnels, created, expires, revoked, last_used"
+
+
+class NoSuchToken(ConfigurationError):
+    """There is no token of this name."""
+
+
+class TokenNameTaken(ConfigurationError):
+    """There is, or was, another token of this name."""
+
+
+class TokenNotActive(ConfigurationError):
+    """The token has expired, or was revoked."""
+
+
+def tokens(connection: sqlite3.Connection) -> list[TokenRecord]:
+    """Return all tokens that there are and were, by name."""
+    return [_token(row) for row in connection.execute(f"SELECT {_TOKEN} FROM tokens ORDER BY name")]
+
+
+def find_token(connection: sqlite3.Connection, name: str) -> TokenRecord:
+    """Return the token of this *name*.  Raises `NoSuchToken`."""
+    row = connection.execute(f"SELECT {_TOKEN} FROM tokens WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        raise NoSuchToken(f"there is no token {name!r}")
+    return _token(row)
+
+
+def create_token(connection: sqlite3.Connection, token: TokenRecord, by: Actor) -> None:
+    """Add *token*.  Raises `TokenNameTaken`: names are not used again, so that the audit means one token by each."""
+    taken = connection.execute("SELECT revoked FROM tokens WHERE name = ?", (token.name,)).fetchone()
+    if taken is not None:
+        was_revoked = " that was revoked" if taken[0] is not None else ""
+        raise TokenNameTaken(f"there is a token {token.name!r} already{was_revoked}: choose another name")
+    fields = attrs.astuple(token)
+    connection.execute(f"INSERT INTO tokens ({_TOKEN}) VALUES ({', '.join('?' * len(fields))})", fields)
+    may = "everything" if token.may is None else token.may
+    limits = f", at most {token.max_tunnels} tunnels" if token.max_tunnels is not None else ""
+    until = f", expires at {token.expires}" if token.expires is not None else ""
+    record(connection, by, "token.create", f"{token.name}: may {may}{limits}{until}", token.created)
+
+
+def revoke_token(connection: sqlite3.Connection, name: str, by: Actor, now: float) -> TokenRecord:
+    """Let the token be good for nothing from now on, and return it as it was before.
+
+    One that was revoked before stays as it is.  Raises `NoSuchToken`.
+    """
+    token = find_token(connection, name)
+    if token.revoked is None:
+        connection.execute("UPDATE tokens SET revoked = ? WHERE name = ?", (int(now), name))
+        record(connection, by, "token.revoke", name, now)
+    return token
+
+
+def rotate_token(connection: sqlite3.Connection, name: str, new_hash: bytes, by: Actor, now: float) -> None:
+    """Give the token a new secret, of which this is the hash; the old one is good for nothing from now on.
+
+    Raises `NoSuchToken` and `TokenNotActive`.
+    """
+    state = find_token(connection, name).state(now)
+    if state != "active":
+        how = "was revoked" if state == "revoked" else "has expired"
+        raise TokenNotActive(f"the token {name!r} {how}: create another one")
+    connection.execute("UPDATE tokens SET hash = ?, last_used = NULL WHERE name = ?", (new_hash, name))
+    record(connection, by, "token.rotate", name, now)
+
+
+def tokens_used(connection: sqlite3.Connection, times: Mapping[bytes, float]) -> None:
+    """Take note of when the secrets with these hashes were used last."""
+    connection.executemany(
+        "UPDATE tokens SET last_used = ?1 WHERE hash = ?2 AND (last_used IS NULL OR last_used < ?1)",
+        [(int(at), known) for known, at in times.items()],
+    )
+
+
+def reserve(connection: sqlite3.Connection, wanted: Reservation, now: float, *, by: Actor | None = None) -> Reservation:
+    """Make the reservation that is *wanted*, unless another identity has one, and return the one that there is then.
+
+    The identity's own is prolonged, never shortened.  Without *by*, a client has just come to it, and the audit has no
+    line for it.
+    """
+    connection.execute(
+        """INSERT INTO reservations (kind, name, identity, until) VALUES (?1, ?2, ?3, ?4)
+        ON CONFLICT (kind, name) DO UPDATE SET identity = ?3, until = ?4
+        WHERE until <= ?5 OR (identity = ?3 AND until IS NOT NULL AND (?4 IS NULL OR until < ?4))""",
+        (wanted.kind, wanted.name, wanted.identity, wanted.until, int(now)),
+    )
+    row = connection.execute(
+        "SELECT kind, name, identity, until FROM reservations WHERE kind = ? AND name = ?", (wanted.kind, wanted.name)
+    ).fetchone()
+    found = Reservation(*row)
+    if by is not None and found == wanted:
+        until = "for good" if wanted.until is None else f"until {wanted.until}"
+        record(connection, by, "name.reserve", f"{wanted.kind} {wanted.name} for {wanted.identity} {until}", now)
+    return found
+
+
+def release(connection: sqlite3.Connection, kind: str, name: str, by: Actor, now: float) -> bool:
+    """Give up a reservation, and return whether there was one."""
+    is_gone = connection.execute("DELETE FROM reservations WHERE kind = ? AND name = ?", (kind, name)).rowcount > 0
+    if is_gone:
+        record(connection, by, "name.release", f"{kind} {name}", now)
+    return is_gone
+
+
+def reservations(connection: sqlite3.Connection, now: float) -> list[Reservation]:
+    """Return the reservations that hold at *now*."""
+    query = "SELECT kind, name, identity, until FROM reservations WHERE until IS NULL OR until > ? ORDER BY kind, name"
+    return [Reservation(*row) for row in connection.execute(query, (int(now),))]
+
+
+def add_usage(connection: sqlite3.Connection, day: str, amounts: Mapping[str, int]) -> None:
+    """Add to the bytes that each identity has moved on *day*, such as 2026-12-31."""
+    connection.executemany(
+        """INSERT INTO usage (day, identity, bytes) VALUES (?1, ?2, ?3)
+        ON CONFLICT (day, identity) DO UPDATE SET bytes = bytes + ?3""",
+        [(day, identity, amount) for identity, amount in amounts.items()],
+    )
+
+
+def usage(connection: sqlite3.Connection, day: str) -> dict[str, int]:
+    """Return the bytes that each identity has moved on *day*."""
+    return dict(connection.execute("SELECT identity, bytes FROM usage WHERE day = ?", (day,)))
+
+
+def ban(connection: sqlite3.Connection, new: Ban, by: Actor, now: float) -> None:
+    """Ban a network, or change how long, and why."""
+    connection.execute(
+        """INSERT INTO bans (network, reason, until) VALUES (?1, ?2, ?3)
+        ON CONFLICT (network) DO UPDATE SET reason = ?2, until = ?3""",
+        attrs.astuple(new),
+    )
+    until = "for good" if new.until is None else f"until {new.until}"
+    record(connection, by, "ban.add", f"{new.network} {until}: {new.reason}", now)
+
+
+def unban(connection: sqlite3.Connection, network: str, by: Actor, now: float) -> bool:
+    """Let a network in again, and return whether it was banned."""
+    is_gone = connection.execute("DELETE FROM bans WHERE network = ?", (network,)).rowcount > 0
+    if is_gone:
+        record(connection, by, "ban.remove", network, now)
+    return is_gone
+
+
+def bans(connection: sqlite3.Connection, now: float) -> list[Ban]:
+    """Return the bans that hold at *now*."""
+    query = "SELECT network, reason, until FROM bans WHERE until IS NULL OR until > ? ORDER BY network"
+    return [Ban(*row) for row in connection.execute(query, (int(now),))]
+
+
+def record(connection: sqlite3.Connection, by: Actor, what: str, detail: str, now: float) -> None:
+    """Write a line to the audit; what is changed in the database itself has done so already."""
+    connection.execute(
+        "INSERT INTO audit (at, who, what, origin, detail) VALUES (?, ?, ?, ?, ?)",
+        (int(now), by.who, what, by.origin, detail),
+    )
+
+
+def audit(connection: sqlite3.Connection, limit: int) -> list[AuditEntry]:
+    """Return the last lines of the audit, *limit* at most, the oldest first."""
+    query = "SELECT at, who, what, origin, detail FROM audit ORDER BY id DESC LIMIT ?"
+    return [AuditEntry(*row) for row in connection.execute(query, (limit,))][::-1]
+
+
+def _token(row: tuple[str, bytes, str | None, int | None, int, int | None, int | None, int | None]) -> TokenRecord:
+    name, found, may, max_tunnels, created, expires, revoked, last_used = row
+    return TokenRecord(
+        name=name,
+        hash=found,
+        may=may,
+        max_tunnels=max_tunnels,
+        created=created,
+        expires=expires,
+        revoked=revoked,
+        last_used=last_used,
+    )
