@@ -1,6 +1,7 @@
-"""The command line: `otun server`, `client`, `http`, `tcp`, `tls`, `start`, `demo`; `python -m otun.cli` is the same.
+"""The command line: `otun server`, `client`, `http`, `tcp`, `tls`, `start`, `token` and `demo`.
 
-Nothing is imported here, so that from the first milliseconds on Ctrl-C ends the program without a traceback.
+`python -m otun.cli` is the same.  Nothing is imported here, so that from the first milliseconds on Ctrl-C
+ends the program without a traceback.
 """
 
 __all__ = ["main"]

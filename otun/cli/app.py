@@ -10,6 +10,7 @@ from .failures import report_failure
 from .options import ENVIRONMENT_HELP, CommonFlags, ConfigOption, LogLevelOption, VerboseOption, VersionOption
 from .output import drop_printed
 from .server import server
+from .token import token
 
 # rich is never imported: it takes longer than everything else together, and it reads markup into what it prints.
 app: typer.Typer = typer.Typer(
@@ -39,6 +40,7 @@ app.command(short_help="Short form: otun http 3000.", epilog=EPILOG)(http)
 app.command(short_help="Short form for raw TCP: otun tcp 22.", epilog=EPILOG)(tcp)
 app.command(short_help="Short form for TLS that ends at the local service: otun tls 8443.", epilog=EPILOG)(tls)
 app.command(short_help="Open the tunnels of the configuration file.", epilog=EPILOG)(start)
+app.add_typer(token)
 app.command(short_help="Show a whole tunnel on this machine.", epilog=EPILOG)(demo)
 
 

@@ -1,0 +1,48 @@
+"""Points in time as people write them: `30d`, `12h`, `2026-12-31`; and as they are shown, in UTC."""
+
+import re
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Final
+
+from ..errors import ConfigurationError
+
+_UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_LONGEST: Final = timedelta(days=36525)
+"""A century: what is meant to be longer is meant to be for good."""
+
+
+def parse_end(text: str, now: float) -> int:
+    """Read a time to come, in seconds since the epoch: from *now* on, or the beginning of a day in UTC.
+
+    Raises `ConfigurationError`.
+    """
+    present = datetime.fromtimestamp(now, UTC)
+    match = re.fullmatch(r"([0-9]{1,7})([mhdw])", text)
+    if match is not None:
+        span = timedelta(**{_UNITS[match[2]]: int(match[1])})
+        if not timedelta() < span <= _LONGEST:
+            raise ConfigurationError(f"{text!r} is not between a minute and a hundred years")
+        return int((present + span).timestamp())
+    end = _parse_day(text)
+    if not present < end <= present + _LONGEST:
+        raise ConfigurationError(f"{text!r} is {'past' if end <= present else 'more than a hundred years away'}")
+    return int(end.timestamp())
+
+
+def _parse_day(text: str) -> datetime:
+    if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        try:
+            return datetime.combine(date.fromisoformat(text), time(), UTC)
+        except ValueError as error:
+            raise ConfigurationError(f"{text!r} is no day of the calendar") from error
+    raise ConfigurationError(f"{text[:60]!r} is no time to come; write 12h, 30d or 2026-12-31")
+
+
+def show_time(at: int | None) -> str:
+    """Return a time for people, in UTC: `2026-12-31 12:00`, or a hyphen for none."""
+    return "-" if at is None else f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M}"
+
+
+def write_time(at: int | None) -> str | None:
+    """Return a time for programs, by RFC 3339: `2026-12-31T12:00:00Z`."""
+    return None if at is None else f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"

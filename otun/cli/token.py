@@ -1,0 +1,290 @@
+"""`otun token`: who may use a server, on the machine that it runs on; it may be running meanwhile."""
+
+import json
+import os
+import pwd
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Final, TypeVar
+
+import attrs
+import typer
+
+from ..access import Grants, hash_token, token_of
+from ..access.identity import MAX_TUNNELS, normalize_token_name
+from ..access.tokens import SECRET_SIZE
+from ..errors import ConfigurationError, OtunError
+from ..server import queries
+from ..server.database import Database, NoDatabase, open_database
+from ..server.records import Actor, TokenRecord
+from .escaping import escape_text
+from .exit_codes import EPILOG
+from .layers import Layers, parse_count
+from .options import CommonFlags, ConfigOption, LogLevelOption, VerboseOption, VersionOption, prepare
+from .output import Output, complain, open_stdout
+from .signals import run_until_signal
+from .state import default_state_folder
+from .times import parse_end, show_time, write_time
+
+_T = TypeVar("_T")
+
+_MAX_CELL: Final = 40
+"""Characters of what a token may, in the table; `show` has all of them."""
+
+token: typer.Typer = typer.Typer(
+    name="token", no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG, help="Say who may use the server."
+)
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The token's name, for people: who or what has it.")]
+MayOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="GRANTS",
+        help="What it may: http:app,http:app-*,tls:app,tcp:20000-20010,host:*.example.org; repeatable "
+        "[default: everything that the server's settings allow].",
+    ),
+]
+ExpiresOption = Annotated[
+    str | None,
+    typer.Option(metavar="WHEN", help="12h, 30d, or the beginning of a day in UTC: 2026-12-31 [default: never]."),
+]
+MaxTunnelsOption = Annotated[str | None, typer.Option(metavar="N", help="Tunnels at a time [default: any number].")]
+StateOption = Annotated[
+    str | None, typer.Option(metavar="DIR", help="The server's state folder [default: ~/.local/state/otun].")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@token.command(short_help="Make a token, and print it: this once.", epilog=EPILOG)
+def create(
+    context: typer.Context,
+    name: NameArgument,
+    may: MayOption = None,
+    expires: ExpiresOption = None,
+    max_tunnels: MaxTunnelsOption = None,
+    state: StateOption = None,
+    config: ConfigOption = None,
+    log_level: LogLevelOption = None,
+    verbose: VerboseOption = False,
+    version: VersionOption = False,
+) -> None:
+    """Make a token, and print it on a line of its own.
+
+    It is never shown again: the server keeps a hash of it.
+    """
+    layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), {"state": state})
+    now = time.time()
+    record = TokenRecord(
+        name=normalize_token_name(name),
+        hash=b"",
+        may=str(_read(Grants.parse, "--may", ",".join(may))) if may else None,
+        max_tunnels=_read(_parse_tunnels, "--max-tunnels", max_tunnels) if max_tunnels is not None else None,
+        created=int(now),
+        expires=_read(partial(parse_end, now=now), "--expires", expires) if expires is not None else None,
+    )
+    run_until_signal(partial(_create, _state_folder(layers), record))
+
+
+@token.command("list", short_help="List the tokens.", epilog=EPILOG)
+def list_tokens(
+    context: typer.Context,
+    as_json: JsonOption = False,
+    state: StateOption = None,
+    config: ConfigOption = None,
+    log_level: LogLevelOption = None,
+    verbose: VerboseOption = False,
+    version: VersionOption = False,
+) -> None:
+    """List the tokens that there are and were.  Times are in UTC."""
+    layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), {"state": state})
+    run_until_signal(partial(_list, _state_folder(layers), as_json=as_json))
+
+
+@token.command(short_help="Show a token, except its secret.", epilog=EPILOG)
+def show(
+    context: typer.Context,
+    name: NameArgument,
+    as_json: JsonOption = False,
+    state: StateOption = None,
+    config: ConfigOption = None,
+    log_level: LogLevelOption = None,
+    verbose: VerboseOption = False,
+    version: VersionOption = False,
+) -> None:
+    """Show what is known of a token.  Its secret is not: nobody knows it but who has it."""
+    layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), {"state": state})
+    run_until_signal(partial(_show, _state_folder(layers), normalize_token_name(name), as_json=as_json))
+
+
+@token.command(short_help="Make a token invalid for good.", epilog=EPILOG)
+def revoke(
+    context: typer.Context,
+    name: NameArgument,
+    state: StateOption = None,
+    config: ConfigOption = None,
+    log_level: LogLevelOption = None,
+    verbose: VerboseOption = False,
+    version: VersionOption = False,
+) -> None:
+    """Make a token invalid for good; a running server ends its sessions within a second."""
+    layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), {"state": state})
+    run_until_signal(partial(_revoke, _state_folder(layers), normalize_token_name(name)))
+
+
+@token.command(short_help="Give a token a new secret.", epilog=EPILOG)
+def rotate(
+    context: typer.Context,
+    name: NameArgument,
+    state: StateOption = None,
+    config: ConfigOption = None,
+    log_level: LogLevelOption = None,
+    verbose: VerboseOption = False,
+    version: VersionOption = False,
+) -> None:
+    """Give a token a new secret, and print it, this once; the old one is invalid at once, and its sessions end."""
+    layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), {"state": state})
+    run_until_signal(partial(_rotate, _state_folder(layers), normalize_token_name(name)))
+
+
+async def _create(folder: Path, record: TokenRecord) -> None:
+    secret = token_of(secrets.token_bytes(SECRET_SIZE))
+    async with open_database(folder) as database:
+        await database.write(queries.create_token, attrs.evolve(record, hash=hash_token(secret)), _actor())
+        await _hand_over(secret, database, record.name)
+    may = "everything that the server allows" if record.may is None else record.may
+    complain(f"the token {record.name!r} may have {may}; it is not shown again")
+
+
+async def _rotate(folder: Path, name: str) -> None:
+    secret = token_of(secrets.token_bytes(SECRET_SIZE))
+    async with open_database(folder, is_created=False) as database:
+        await database.write(queries.rotate_token, name, hash_token(secret), _actor(), time.time())
+        await _hand_over(secret, database, name)
+    complain(f"this is the token {name!r} now, and not shown again; the one before is invalid")
+
+
+async def _revoke(folder: Path, name: str) -> None:
+    async with open_database(folder, is_created=False) as database:
+        before = await database.write(queries.revoke_token, name, _actor(), time.time())
+    if before.revoked is not None:
+        complain(f"the token {name!r} was revoked before, at {show_time(before.revoked)} UTC")
+
+
+async def _list(folder: Path, *, as_json: bool) -> None:
+    records: list[TokenRecord] = []
+    try:
+        async with open_database(folder, is_created=False) as database:
+            records = await database.read(queries.tokens)
+    except NoDatabase as error:
+        complain(str(error))
+    now = time.time()
+    output = open_stdout()
+    if as_json:
+        output.write_line(json.dumps([_as_json(record, now) for record in records], indent=2))
+    elif records:
+        header = ("NAME", "MAY", "TUNNELS", "CREATED", "EXPIRES", "LAST USED", "STATE")
+        _write_table(output, [header, *(_row(record, now) for record in records)])
+
+
+async def _show(folder: Path, name: str, *, as_json: bool) -> None:
+    async with open_database(folder, is_created=False) as database:
+        record = await database.read(queries.find_token, name)
+    now, output = time.time(), open_stdout()
+    if as_json:
+        output.write_line(json.dumps(_as_json(record, now), indent=2))
+        return
+    lines = {
+        "name": record.name,
+        "may": record.may or "everything",
+        "tunnels": _tunnels(record),
+        "created": show_time(record.created),
+        "expires": show_time(record.expires),
+        "last used": show_time(record.last_used),
+        "revoked": show_time(record.revoked),
+        "state": record.state(now),
+    }
+    for title, value in lines.items():
+        output.write_line(f"{title:<10} {escape_text(value)}")
+
+
+async def _hand_over(secret: str, database: Database, name: str) -> None:
+    """Print the token; if nobody can have read it, it is revoked again."""
+    data = f"{secret}\n".encode()
+    descriptor = open_stdout().descriptor
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+    except OSError as error:
+        await database.write(queries.revoke_token, name, _actor(), time.time())
+        raise OtunError(f"the token cannot be printed, and is revoked again: {error.strerror}") from error
+
+
+def _actor() -> Actor:
+    uid = os.getuid()
+    try:
+        return Actor(f"{pwd.getpwuid(uid).pw_name} (uid {uid})", "cli")
+    except KeyError:
+        return Actor(f"uid {uid}", "cli")
+
+
+def _state_folder(layers: Layers) -> Path:
+    folder = layers.read_path("state") or default_state_folder(os.environ)
+    if folder is None:
+        raise ConfigurationError("which server? Give its state folder with --state DIR")
+    if "\0" in str(folder):  # From a configuration file.
+        raise ConfigurationError(f"state folder {str(folder)!r}: no folder can have this name")
+    return folder
+
+
+def _read(parse: Callable[[str], _T], flag: str, text: str) -> _T:
+    """Return what *parse* makes of a flag, whose name then stands before what is wrong with it."""
+    try:
+        return parse(text)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{flag}: {error}") from error
+
+
+def _parse_tunnels(text: str) -> int:
+    number = parse_count(text)
+    if number > MAX_TUNNELS:
+        raise ConfigurationError(f"{text!r} is more than {MAX_TUNNELS}; leave it out for any number")
+    return number
+
+
+def _row(record: TokenRecord, now: float) -> tuple[str, ...]:
+    return (
+        record.name,
+        escape_text(record.may or "everything", limit=_MAX_CELL),
+        _tunnels(record),
+        show_time(record.created),
+        show_time(record.expires),
+        show_time(record.last_used),
+        record.state(now),
+    )
+
+
+def _tunnels(record: TokenRecord) -> str:
+    return "-" if record.max_tunnels is None else str(record.max_tunnels)
+
+
+def _as_json(record: TokenRecord, now: float) -> dict[str, str | int | None]:
+    return {
+        "name": record.name,
+        "may": record.may,
+        "max_tunnels": record.max_tunnels,
+        "created": write_time(record.created),
+        "expires": write_time(record.expires),
+        "revoked": write_time(record.revoked),
+        "last_used": write_time(record.last_used),
+        "state": record.state(now),
+    }
+
+
+def _write_table(output: Output, rows: Sequence[tuple[str, ...]]) -> None:
+    """Write *rows* in columns that are as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        output.write_line("  ".join(map(str.ljust, row, widths)).rstrip())
