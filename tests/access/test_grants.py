@@ -50,6 +50,7 @@ def test_joined_ports_are_the_same_ports(text: str, port: int) -> None:
 def test_ports_that_touch_or_overlap_are_one_range() -> None:
     assert str(Grants.parse("tcp:9,tcp:5-6,tcp:7-8,tcp:5,tcp:20-30,tcp:25")) == "tcp:5-9,tcp:20-30"
     assert str(Grants.parse("tcp:1-9,tcp:10-65535")) == "tcp:*"
+    assert str(Grants.parse("tcp:1-9,tcp:11-20")) == "tcp:1-9,tcp:11-20"
 
 
 @given(NAMES, LABELS, LABELS)

@@ -1,6 +1,7 @@
 """The server's database: what it is found as, and what becomes of it."""
 
 import os
+import secrets
 import sqlite3
 import stat
 from collections.abc import AsyncIterator, Callable
@@ -214,6 +215,22 @@ async def test_a_migration_happens_whole_or_not_at_all(tmp_path: Path, monkeypat
     assert await names_in(tmp_path) == ["ci"]
     with raw(tmp_path) as other, pytest.raises(sqlite3.OperationalError, match="no such column"):
         other.execute("SELECT note FROM tokens")
+
+
+async def test_who_is_slower_to_make_a_database_takes_the_one_that_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def be_overtaken(size: int) -> str:
+        monkeypatch.setattr("secrets.token_hex", token_hex)
+        trio.run(make, tmp_path, "ci")  # This is a thread without Trio.
+        return token_hex(size)
+
+    token_hex = secrets.token_hex
+    monkeypatch.setattr("secrets.token_hex", be_overtaken)
+    await make(tmp_path, "slower")
+    assert secrets.token_hex is token_hex
+    assert await names_in(tmp_path) == ["ci", "slower"]
+    assert os.listdir(tmp_path) == [FILE_NAME]
 
 
 async def test_a_log_without_its_database_is_not_taken_over(tmp_path: Path) -> None:
