@@ -154,8 +154,11 @@ async def _create(folder: Path, record: TokenRecord) -> None:
     async with open_database(folder) as database:
         await database.write(queries.create_token, attrs.evolve(record, hash=hash_token(secret)), _actor())
         await _hand_over(secret, database, record.name)
+        is_first = len(await database.read(queries.tokens)) == 1
     may = "everything that the server allows" if record.may is None else record.may
     complain(f"the token {record.name!r} may have {may}; it is not shown again")
+    if is_first:  # The folder may be another one than was meant.
+        complain(f"it is the first one in {folder}, which must be the server's state folder")
 
 
 async def _rotate(folder: Path, name: str) -> None:

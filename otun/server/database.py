@@ -149,14 +149,25 @@ def _make(path: Path) -> None:
     """Make a database with all its tables, beside its place first: another process never meets half of it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
+        _give_to_owner(descriptor, path.parent)
         _connect(draft).close()  # The last one who closes it leaves one file.
         with contextlib.suppress(FileExistsError):
             os.link(draft, path)
     finally:
         for suffix in ("", "-wal", "-shm"):
             Path(f"{draft}{suffix}").unlink(missing_ok=True)
+
+
+def _give_to_owner(descriptor: int, folder: Path) -> None:
+    """Let a new file be the folder's owner's, and close it: root makes tokens for a server that is not root."""
+    try:
+        owner = folder.stat()
+        if os.geteuid() == 0 and owner.st_uid != 0:
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    finally:
+        os.close(descriptor)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

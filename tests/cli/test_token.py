@@ -57,8 +57,12 @@ def shown(otun: Callable[..., tuple[str, str]], name: str) -> dict[str, object]:
 def test_a_new_token_is_printed_once_and_kept_as_a_hash(otun: Callable[..., tuple[str, str]], state: Path) -> None:
     out, err = otun("create", "CI")
     assert TOKEN.fullmatch(out)
-    assert err == "otun: the token 'ci' may have everything that the server allows; it is not shown again\n"
-    assert rows(state, "SELECT name, hash FROM tokens") == [("ci", hash_token(out.strip()))]
+    assert err.splitlines() == [
+        "otun: the token 'ci' may have everything that the server allows; it is not shown again",
+        f"otun: it is the first one in {state}, which must be the server's state folder",
+    ]
+    assert "first" not in otun("create", "bob")[1]
+    assert rows(state, "SELECT hash FROM tokens WHERE name = 'ci'") == [(hash_token(out.strip()),)]
     assert stat.S_IMODE((state / "otun.db").stat().st_mode) == 0o600
     for arguments in (["list"], ["list", "--json"], ["show", "ci"], ["show", "ci", "--json"], ["revoke", "ci"]):
         assert out.strip() not in "".join(otun(*arguments))
@@ -353,8 +357,9 @@ rm "$0/filler"
     if done.returncode == 77 or done.stderr.startswith("unshare:"):
         pytest.skip("this system does not let us mount anything")
     assert done.returncode == 0, done.stderr
-    note, *complaints = done.stderr.splitlines()
+    note, first, *complaints = done.stderr.splitlines()
     assert "it is not shown again" in note
+    assert "it is the first one" in first
     assert complaints == [f"otun: database {state}/otun.db: No space left on device"] * 3
     codes, table = done.stdout.splitlines()[:3], done.stdout.splitlines()[4:]
     assert codes == ["1"] * 3

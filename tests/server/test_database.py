@@ -35,6 +35,15 @@ async def test_all_that_is_made_is_its_owners_alone(tmp_path: Path) -> None:
     assert os.listdir(folder) == ["otun.db"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+async def test_root_makes_a_database_for_the_owner_of_the_folder(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65534)
+    async with open_database(tmp_path) as database:
+        await database.write(queries.create_token, stored("ci"), SOMEBODY)
+        owners = {name: (tmp_path / name).stat().st_uid for name in os.listdir(tmp_path)}
+    assert owners == {"otun.db": 65534, "otun.db-wal": 65534, "otun.db-shm": 65534}
+
+
 async def test_a_database_is_made_only_where_one_is_wanted(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     with pytest.raises(NoDatabase, match=f"^state folder {folder} has no tokens: there is no otun.db in it$"):
