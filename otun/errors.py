@@ -54,6 +54,13 @@ class RegistrationRefused(OtunError):
         self.is_retryable = is_retryable
 
 
+class TunnelUnprotected(OtunError):
+    """The server has opened a tunnel without the rules for visitors that were asked for; the tunnel was given up.
+
+    Nobody was served.  The server is older than those rules.
+    """
+
+
 class ProtocolError(OtunError):
     """Somebody broke a protocol's rules."""
 

@@ -1,4 +1,4 @@
-"""Who may do what, without I/O: what tokens look like, whom they stand for, and what they allow."""
+"""Who may do what, and how often, without I/O and without a clock: tokens, grants, log-ins, addresses, rates."""
 
 from .grants import EVERYTHING, Grants, NameKind
 from .identity import ANONYMOUS, Identity

@@ -20,6 +20,10 @@ class Register:
     are for it.  *host_header*, *request_headers* and *response_headers* (``Name: value`` or ``-Name``) are what the
     server changes in HTTP heads; *local* is the local service's address, which visitors see when it fails.
     *stream_header*: the client reads a PROXY header, version 2, at the beginning of each stream.
+
+    Visitors must come from *allow_ip* and not from *deny_ip* (networks), send every header of *require_header*
+    (``Name`` or ``Name: value``), and log in as one of *basic_auth* (``USER:HASH``, by argon2id).  A client that asks
+    for these must see that its answer names them.
     """
 
     subdomain: str | None = None
@@ -34,6 +38,10 @@ class Register:
     response_headers: tuple[str, ...] = attrs.field(default=(), repr=False)
     local: str = ""
     stream_header: bool = False
+    basic_auth: tuple[str, ...] = attrs.field(default=(), repr=False)
+    allow_ip: tuple[str, ...] = ()
+    deny_ip: tuple[str, ...] = ()
+    require_header: tuple[str, ...] = attrs.field(default=(), repr=False)
 
 
 @attrs.frozen
@@ -41,12 +49,15 @@ class Registered:
     """The server has opened a tunnel: *subdomain* is its name, and visitors reach it at *url*.
 
     *stream_header*: the server sends a PROXY header at the beginning of each stream, with the tunnel's *id* in it.
+    *protections* are the names of the fields by which the client has asked for rules about visitors, if the server
+    keeps them: one that does not know of such rules names none.
     """
 
     url: str
     subdomain: str
     id: str = ""
     stream_header: bool = False
+    protections: tuple[str, ...] = ()
 
 
 @attrs.frozen

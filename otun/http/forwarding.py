@@ -40,6 +40,10 @@ class FieldEdits:
                 added.append(f"{match[2]}: {match[3]}\r\n".encode())
         return cls(frozenset(removed), tuple(added))
 
+    def hiding(self, names: frozenset[bytes]) -> "FieldEdits":
+        """Return them with the fields of these *names* removed, too."""
+        return attrs.evolve(self, removed=self.removed | names) if names else self
+
     def confined(self, base: str) -> "FieldEdits":
         """Return them with cookies that are not for all tunnels of the server whose domain is *base*."""
         return (

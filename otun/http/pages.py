@@ -6,6 +6,7 @@ outside is shortened and escaped, and appears in the body only, never in a field
 """
 
 import json
+import math
 import re
 from html import escape
 from http import HTTPStatus
@@ -21,14 +22,18 @@ ErrorCode: TypeAlias = Literal[
     "bad_response",
     "busy",
     "empty_reply",
+    "forbidden",
     "https_needed",
     "local_service_reset",
     "local_service_timeout",
     "local_service_unreachable",
+    "login_required",
     "misdirected",
     "no_tunnel_yet",
     "request_timeout",
     "server_full",
+    "too_many_logins",
+    "too_many_requests",
     "tunnel_closed",
     "tunnel_not_found",
 ]
@@ -60,8 +65,10 @@ footer { margin-top: 2.5rem; padding-top: .75rem; border-top: 1px solid #8884; f
 class Page:
     """A reply.  *title* and *paragraphs* are plain text; *retry_after* is in seconds.
 
-    Raises `ValueError` for a *status* that HTTP does not define and for a *code* that is not an `ErrorCode`, so nothing
-    from outside can get into a field.
+    *realm* is the name of the tunnel to which the visitor must log in.
+
+    Raises `ValueError` for a *status* that HTTP does not define, for a *code* that is not an `ErrorCode` and for a
+    *realm* that is no tunnel's name, so nothing from outside can get into a field.
     """
 
     status: HTTPStatus = attrs.field(converter=HTTPStatus)
@@ -69,6 +76,12 @@ class Page:
     title: str
     paragraphs: tuple[str, ...] = ()
     retry_after: int | None = None
+    realm: str | None = attrs.field(default=None)
+
+    @realm.validator
+    def _check_realm(self, _: object, realm: str | None) -> None:
+        if realm is not None and not re.fullmatch(r"[A-Za-z0-9-]{1,63}", realm):
+            raise ValueError(f"{realm!r} is no tunnel's name")
 
     @code.validator
     def _check_code(self, _: object, code: str) -> None:
@@ -96,6 +109,8 @@ class Page:
         ]
         if self.status == HTTPStatus.METHOD_NOT_ALLOWED:
             fields.append(_ALLOW)
+        if self.realm is not None:
+            fields.append(f'WWW-Authenticate: Basic realm="{self.realm}", charset="UTF-8"')  # RFC 7617
         if self.retry_after is not None:
             fields.append(f"Retry-After: {self.retry_after:d}")
         head = "\r\n".join([*fields, "", ""]).encode("ascii")
@@ -290,6 +305,65 @@ def request_timeout(what: str, seconds: float) -> Page:
 def busy() -> Page:
     """The tunnel has as many visitors as it will take."""
     return _too_many("busy", "tunnel")
+
+
+def forbidden() -> Page:
+    """The tunnel does not take this visitor: the address or a header is not what its owner demands."""
+    return Page(
+        403,
+        "forbidden",
+        "This tunnel is not open to everybody",
+        (
+            "Its owner has said who may visit it, by address or by what a request carries.",
+            "If the tunnel is yours, look at --allow-ip, --deny-ip and --require-header of its client.",
+        ),
+    )
+
+
+def login_required(name: str) -> Page:
+    """Visitors of the tunnel *name* must log in, and this one has not, or not properly."""
+    return Page(
+        401,
+        "login_required",
+        "Please log in",
+        ("This tunnel is for those who have a user name and a password.",),
+        realm=name,
+    )
+
+
+def too_many_logins(seconds: float) -> Page:
+    """Too many log-ins have failed from where this one comes; it was not looked at."""
+    again = math.ceil(seconds)
+    return Page(
+        429,
+        "too_many_logins",
+        "Too many log-ins have failed",
+        (f"None from your address is looked at for now. Try again in {again} seconds.",),
+        again,
+    )
+
+
+def logins_busy() -> Page:
+    """More log-ins wait to be checked than the server will keep."""
+    return Page(
+        503,
+        "busy",
+        "Too many log-ins at the moment",
+        (f"Others are being checked. Try again in {RETRY_AFTER} seconds.",),
+        RETRY_AFTER,
+    )
+
+
+def too_many_requests(seconds: float) -> Page:
+    """The tunnel gets more requests than it may have."""
+    again = math.ceil(seconds)
+    return Page(
+        429,
+        "too_many_requests",
+        "Too many requests",
+        (f"This tunnel takes only so many requests a second. Try again in {again} seconds.",),
+        again,
+    )
 
 
 def server_full() -> Page:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import Final
 
+from ..access.rules import VisitorRules
 from ..control.messages import Error, Register
 from ..control.names import covers, normalize_hostname, normalize_name
 from ..errors import BadRequest, ConfigurationError, InvalidName, OtunError
@@ -65,6 +66,7 @@ def admit_host(
     """
     if request.kind == "tls" and (request.path or request.host_header or request.request_headers):
         raise refuse("a TLS tunnel cannot look into requests: it has no path and no headers", "header_invalid")
+    rules = visitor_rules(request)
     name = chosen_name(request) or free_name()
     hosts = tuple(_allowed_hostname(text, name, settings, registry) for text in request.hostnames)
     if len(hosts) > MAX_HOSTNAMES:
@@ -78,10 +80,11 @@ def admit_host(
         owner=request.token if settings.tokens else None,
         local=request.local,
         host_header=_host_header(request.host_header),
-        request_edits=_edits(request.request_headers),
+        request_edits=_edits(request.request_headers).hiding(rules.secret_fields if rules else frozenset()),
         response_edits=_edits(request.response_headers).confined(registry.domain),
         has_stream_header=request.stream_header,
         is_passthrough=request.kind == "tls",
+        rules=rules,
     )
     rival = registry.rival(registration)
     if rival is not None:
@@ -106,6 +109,24 @@ def chosen_name(request: Register) -> str | None:
         return normalize_name(request.subdomain)
     except InvalidName as error:
         raise refuse(str(error), "name_invalid") from error
+
+
+def visitor_rules(request: Register) -> VisitorRules | None:
+    """Return what visitors are to comply with.  Raises `Refused`."""
+    if request.kind != "http" and (request.basic_auth or request.require_header):
+        raise refuse(
+            f"a {request.kind.upper()} tunnel can only look at visitors' addresses: it has no log-in and no headers",
+            "protection_invalid",
+        )
+    try:
+        return VisitorRules.parse(
+            basic_auth=request.basic_auth,
+            allow_ip=request.allow_ip,
+            deny_ip=request.deny_ip,
+            require_header=request.require_header,
+        )
+    except ConfigurationError as error:
+        raise refuse(str(error), "protection_invalid") from error
 
 
 def _allowed_hostname(text: str, name: str, settings: ServerSettings, registry: Registry) -> str:

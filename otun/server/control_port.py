@@ -17,7 +17,7 @@ from ..control.messages import Error, Heartbeat, HeartbeatAck, Message, Register
 from ..errors import BadMessage
 from ..mux import ControlChannel, Session, SessionClosed, StreamReset
 from ..yamux import Allowance, SessionLimits, YamuxStream
-from .admission import MAX_TUNNELS, Refused, admit_host, check_id, check_token, chosen_name, refuse
+from .admission import MAX_TUNNELS, Refused, admit_host, check_id, check_token, chosen_name, refuse, visitor_rules
 from .automatic_certificates import AutomaticCertificates
 from .given_names import GivenNames
 from .registry import EVERY_PATH, Registration, Registry
@@ -164,7 +164,13 @@ class ControlPort:
             case kind:
                 raise refuse(f"this server has no tunnels of the kind {excerpt(kind)}", "kind_unknown")
         logger.info("client %s: opened tunnel %s at %s", client, registration.name, url)
-        return Registered(url, registration.name, id=request.id, stream_header=request.stream_header)
+        return Registered(
+            url,
+            registration.name,
+            id=request.id,
+            stream_header=request.stream_header,
+            protections=registration.rules.names if registration.rules is not None else (),
+        )
 
     def _open_http(
         self, session: Session, request: Register, client: ClientAddress, tunnels: ExitStack
@@ -215,6 +221,7 @@ class ControlPort:
             tunnel_id=request.id,
             local=request.local,
             has_stream_header=request.stream_header,
+            rules=visitor_rules(request),
         )
         tunnel = self._tcp_ports.open(registration, request.remote_port)
         tunnels.callback(tunnel.close)

@@ -16,6 +16,7 @@ from .registry import Registry
 from .reports import Reports
 from .settings import HttpTimeouts, ServerSettings
 from .visitor import Visitor
+from .visitor_access import VisitorAccess
 
 MAX_TURNED_AWAY: Final = 1024
 """Connections beyond the limit that are told so; still more are closed without a word."""
@@ -25,7 +26,12 @@ class HttpPort:
     """Takes visitors' connections."""
 
     def __init__(
-        self, settings: ServerSettings, registry: Registry, board: Switchboard, redirects: Redirects | None
+        self,
+        settings: ServerSettings,
+        registry: Registry,
+        board: Switchboard,
+        redirects: Redirects | None,
+        background: trio.Nursery,
     ) -> None:
         self.registry = registry
         self.redirects: Redirects | None = redirects
@@ -39,6 +45,7 @@ class HttpPort:
         self._max_connections = settings.max_connections
         self._trusted = settings.trusted_proxies
         self._connections = 0
+        self.access: VisitorAccess = VisitorAccess(registry, board, background, trusts=self.trusts)
 
     def visitor_connected(self, sock: socket.socket) -> None:
         """Take a new connection, or turn it away."""

@@ -20,6 +20,7 @@ from .proxied import ProxiedVisitor
 from .registry import Registration
 from .relayed import RelayedVisitor
 from .visitor import Visitor
+from .visitor_access import admits_address
 
 MAX_AWAITING: Final = 1000
 """Visitors who may wait for a certificate that is on its way."""
@@ -81,6 +82,9 @@ class HttpsPort:
         self._http.board.put(sock, Visitor(self._http, sock, arrival.peer, scheme="https"))
 
     def _relay(self, arrival: Arrival, registration: Registration) -> None:
+        if not admits_address(registration, arrival.peer.host):
+            arrival.end_with(b"", OSError(errno.EACCES, f"its address may not visit tunnel {registration.name}"))
+            return
         if registration.streams >= self._http.max_streams:
             arrival.end_with(fatal_alert(_INTERNAL_ERROR), OSError(errno.EBUSY, "its tunnel has too many visitors"))
             return

@@ -4,6 +4,7 @@ from typing import Final
 
 import attrs
 
+from ..access.rules import VisitorRules
 from ..http.forwarding import NO_EDITS, FieldEdits
 from ..mux import Session
 
@@ -18,6 +19,9 @@ class Registration:
     it, without a slash at its end.  *tunnel_id* is the client's own name for it, and *local* the address of its local
     service, for people; both may be empty.  If it *is_passthrough*, TLS ends at the local service.  *streams* counts
     those that are open.
+
+    *rules* are what visitors must comply with; *has_guarded_kin* tells that another tunnel on one of its hosts has
+    some.  Whoever lets a visitor in asks `otun.server.visitor_access`.
     """
 
     name: str
@@ -32,6 +36,8 @@ class Registration:
     response_edits: FieldEdits = NO_EDITS
     has_stream_header: bool = False
     is_passthrough: bool = False
+    rules: VisitorRules | None = attrs.field(default=None, repr=False)
+    has_guarded_kin: bool = False
     streams: int = 0
 
     def serves(self, path: bytes) -> bool:
@@ -94,6 +100,7 @@ class Registry:
             routes.sort(key=lambda route: len(route.path), reverse=True)
         self._has_wildcards = self._has_wildcards or any(host.startswith("*.") for host in registration.hosts)
         self._tunnels.add(registration)
+        self._look_for_guarded_kin(registration)
 
     def remove(self, registration: Registration) -> None:
         """Close the tunnel."""
@@ -103,6 +110,17 @@ class Registry:
             if not routes:
                 del self._routes[host]
         self._tunnels.remove(registration)
+        self._look_for_guarded_kin(registration)
+
+    def _look_for_guarded_kin(self, registration: Registration) -> None:
+        """Have those on the hosts of *registration* know whether one beside them has rules."""
+        beside = {route for host in self.hosts_of(registration) for route in self._routes.get(host, ())}
+        for route in beside:
+            route.has_guarded_kin = any(
+                other.rules is not None and other is not route
+                for host in self.hosts_of(route)
+                for other in self._routes[host]
+            )
 
     def find(self, host: str, path: bytes = EVERY_PATH) -> Registration | None:
         """Return the tunnel that *host*, in lower case and without a port, and *path* mean.
@@ -112,9 +130,7 @@ class Registry:
         """
         if host.startswith("*"):
             return None  # Nobody's name, although the rules for Host allow it.
-        routes = self._routes.get(host)
-        if routes is None and self._has_wildcards:
-            routes = self._routes_of_wildcard(host)
+        routes = self.routes_of(host)
         if routes is not None:
             for route in routes:
                 if route.serves(path):
@@ -124,6 +140,11 @@ class Registry:
             (only,) = self._tunnels
             return only if only.serves(path) else None
         return None
+
+    def routes_of(self, host: str) -> list[Registration] | None:
+        """Return the tunnels on *host*, those with the longest path first; None if nothing has its name."""
+        routes = self._routes.get(host)
+        return self._routes_of_wildcard(host) if routes is None and self._has_wildcards else routes
 
     def _routes_of_wildcard(self, host: str) -> list[Registration] | None:
         if host == self.domain:

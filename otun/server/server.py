@@ -83,7 +83,7 @@ async def serve(
             is_plaintext_allowed=settings.allow_plaintext or (is_private and settings.client_ca is None),
         )
         redirects = Redirects(registry, encryption, ports.https if settings.redirect else None) if https else None
-        http_port = HttpPort(settings, registry, board, redirects)
+        http_port = HttpPort(settings, registry, board, redirects, background)
         https_port = HttpsPort(http_port, encryption, clients)
         for sock in control:
             Listener(board, sock, clients.client_connected)

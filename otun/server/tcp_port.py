@@ -14,6 +14,7 @@ from .admission import refuse
 from .listening import listen_on_all
 from .registry import Registration
 from .relayed import RelayedVisitor
+from .visitor_access import admits_address
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -101,6 +102,9 @@ class TcpTunnel:
         try:
             peer = TcpAddress(*sock.getpeername()[:2])
         except OSError:  # It has gone already.
+            sock.close()
+            return
+        if not admits_address(self.registration, peer.host):
             sock.close()
             return
         RelayedVisitor(self.board, sock, self, self.registration, peer).start()

@@ -25,6 +25,7 @@ from .registry import Registration
 from .relayed import VisitorPatch
 from .stream_header import stream_header
 from .upstream import Upstream
+from .visitor_access import LoginAttempt, Pass, Refusal
 
 if TYPE_CHECKING:
     from .http_port import HttpPort
@@ -50,6 +51,7 @@ class Phase(Enum):
 
     IDLE = auto()
     HEAD = auto()
+    LOGIN = auto()  # A password is being checked, or the answer is held back.
     WAITING = auto()  # For a stream.
     BODY = auto()  # Of the request; the response may have begun.
     RESPONSE = auto()
@@ -63,10 +65,13 @@ class Visitor(PhasedEndpoint):
     """
 
     __slots__ = (
+        "_answer",
+        "_attempt",
         "_body",
         "_debt",
         "_head",
         "_is_closing",
+        "_pass",
         "_peer",
         "_phase",
         "_port",
@@ -92,6 +97,9 @@ class Visitor(PhasedEndpoint):
         self._head: RequestHead | None = None
         self._body: BodyReader | None = None
         self._registration: Registration | None = None
+        self._pass: Pass | None = None  # The last one: it may do for the next request.
+        self._attempt: LoginAttempt | None = None  # To log in, which is being checked.
+        self._answer: Page | None = None  # That is held back.
         self._session: Session | None = None  # The one that a stream is waited for.
         self._upstream: Upstream | None = None  # The one whose answer is awaited, or on its way to the visitor.
         self._upstreams: dict[Registration, Upstream] = {}
@@ -116,6 +124,8 @@ class Visitor(PhasedEndpoint):
             self._read_head()
         elif self._phase is Phase.BODY:
             self._move_body()
+        elif self._attempt is not None and self._attempt.verdict is not None:
+            self._end_login(self._attempt.verdict)
         else:
             self._look_for_end()
 
@@ -169,6 +179,53 @@ class Visitor(PhasedEndpoint):
             self._refuse(pages.misdirected(head.host))
             return
         self._registration = registration
+        if (registration.rules is None and not registration.has_guarded_kin) or self._has_access(registration, head):
+            self._find_upstream(registration)
+
+    def _has_access(self, registration: Registration, head: RequestHead) -> bool:
+        """Whether the request may go on now; else it is refused, or waits for its log-in to be checked."""
+        match self._port.access.check(self, registration, head, self._pass):
+            case Pass() as known:
+                self._pass = known
+            case Page() as page:
+                self._refuse(page)
+                return False
+            case LoginAttempt() as attempt:
+                self._attempt = attempt
+                self._phase = Phase.LOGIN
+                self.limit(self._port.timeouts.head)
+                if self.has_hung_up:
+                    self._look_for_end()
+                return False
+        return True
+
+    @property
+    def peer_address(self) -> str:
+        """The other end of the connection, or whom it speaks for by a PROXY header."""
+        return self._visitor.address
+
+    def _end_login(self, verdict: Pass | Refusal) -> None:
+        head, registration = self._head, self._registration
+        assert head is not None
+        assert registration is not None
+        self._attempt = None
+        match verdict:
+            case Pass():
+                self._pass = verdict
+                if self._port.registry.find(head.host, head.path) is registration:
+                    self._find_upstream(registration)
+                else:
+                    self._begin(head)  # It has closed, and another may be in its place.
+            case Refusal(page, delay):
+                if page.realm is not None:
+                    self._port.reports.add(self._peer, f"wrong log-in at tunnel {page.realm}")
+                if delay:
+                    self._answer = page
+                    self.limit(delay)
+                else:
+                    self._refuse(page)
+
+    def _find_upstream(self, registration: Registration) -> None:
         upstream = self._upstreams.get(registration)
         if upstream is not None:
             self._send_head(upstream)
@@ -314,9 +371,13 @@ class Visitor(PhasedEndpoint):
         except OSError as error:
             self.broken(error)
             return
-        if is_over and self._upstream is not None and self._phase is Phase.RESPONSE:
+        if not is_over:
+            return
+        if self._upstream is not None and self._phase is Phase.RESPONSE:
             self._is_closing = True
             self._upstream.send_eof()
+        elif self._attempt is not None:
+            self._attempt.visitor_finished()
 
     # Responses, as the upstream reports them
 
@@ -499,6 +560,8 @@ class Visitor(PhasedEndpoint):
                 self._linger(b"")  # Browsers open connections that they may never use.
             case Phase.HEAD:
                 self._refuse(pages.request_timeout("head", timeouts.head))
+            case Phase.LOGIN:
+                self._refuse(self._answer or pages.logins_busy())
             case Phase.WAITING:
                 self._refuse(pages.busy())
             case Phase.BODY if upstream is not None and not upstream.has_begun and not self.has_more:
@@ -548,6 +611,9 @@ class Visitor(PhasedEndpoint):
         if self._session is not None:
             self._session.forget_opener(self)
             self._session = None
+        if self._attempt is not None:
+            self._attempt.withdraw()
+            self._attempt = None
         current, self._upstream = self._upstream, None
         if current is not None and (current.request is not None or self._body is not None):
             current.reset()
