@@ -27,6 +27,7 @@ from .errors import (
     RemoteProtocolError,
     ServerNotTrusted,
     ServerUnreachable,
+    TunnelUnprotected,
 )
 from .http.exchange import Exchange
 from .mux import (
@@ -84,6 +85,7 @@ __all__ = [
     "Trust",
     "Tunnel",
     "TunnelSettings",
+    "TunnelUnprotected",
     "UnixAddress",
     "forward",
     "open_session",

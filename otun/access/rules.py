@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 import attrs
 
 from ..addresses import parse_network
+from ..control.messages import PROTECTIONS
 from ..errors import ConfigurationError
 from ..http.fields import HOP_BY_HOP, IDENTITY, Field
 from ..http.forwarding import Network
@@ -114,13 +115,8 @@ class VisitorRules:
     @property
     def names(self) -> tuple[str, ...]:
         """What the client is told to be in force: the names of the fields in which it has asked for it."""
-        asked = {
-            "basic_auth": self.logins,
-            "allow_ip": self.allowed,
-            "deny_ip": self.denied,
-            "require_header": self.headers,
-        }
-        return tuple(name for name, items in asked.items() if items)
+        in_force = (self.logins, self.allowed, self.denied, self.headers)
+        return tuple(name for name, items in zip(PROTECTIONS, in_force, strict=True) if items)
 
     @property
     def has_networks(self) -> bool:

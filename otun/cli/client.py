@@ -1,5 +1,6 @@
 """`otun client` and its short forms `otun http`, `otun tcp` and `otun start`: the part beside the local service."""
 
+import os
 from functools import partial
 from typing import Annotated
 
@@ -50,6 +51,15 @@ from .tunnels import (
     ResponseHeaderOption,
     read_tunnel,
     select_tunnels,
+)
+from .visitor_rules import (
+    AllowIpOption,
+    BasicAuthFileOption,
+    BasicAuthOption,
+    DenyIpOption,
+    RequireHeaderOption,
+    refuse_empty_rules,
+    refuse_unused_rules,
 )
 
 LocalOption = Annotated[
@@ -105,6 +115,11 @@ def client(
     local_ca: LocalCaOption = None,
     local_insecure: LocalInsecureOption = None,
     proxy_protocol: ProxyProtocolOption = None,
+    basic_auth: BasicAuthOption = None,
+    basic_auth_file: BasicAuthFileOption = None,
+    allow_ip: AllowIpOption = None,
+    deny_ip: DenyIpOption = None,
+    require_header: RequireHeaderOption = None,
     log_requests: LogRequestsOption = None,
     config: ConfigOption = None,
     log_level: LogLevelOption = None,
@@ -135,6 +150,11 @@ def http(
     local_ca: LocalCaOption = None,
     local_insecure: LocalInsecureOption = None,
     proxy_protocol: ProxyProtocolOption = None,
+    basic_auth: BasicAuthOption = None,
+    basic_auth_file: BasicAuthFileOption = None,
+    allow_ip: AllowIpOption = None,
+    deny_ip: DenyIpOption = None,
+    require_header: RequireHeaderOption = None,
     log_requests: LogRequestsOption = None,
     config: ConfigOption = None,
     log_level: LogLevelOption = None,
@@ -162,6 +182,8 @@ def tcp(
     client_key: ClientKeyOption = None,
     proxy: ProxyOption = None,
     proxy_protocol: ProxyProtocolOption = None,
+    allow_ip: AllowIpOption = None,
+    deny_ip: DenyIpOption = None,
     config: ConfigOption = None,
     log_level: LogLevelOption = None,
     verbose: VerboseOption = False,
@@ -188,6 +210,8 @@ def tls(
     client_key: ClientKeyOption = None,
     proxy: ProxyOption = None,
     proxy_protocol: ProxyProtocolOption = None,
+    allow_ip: AllowIpOption = None,
+    deny_ip: DenyIpOption = None,
     config: ConfigOption = None,
     log_level: LogLevelOption = None,
     verbose: VerboseOption = False,
@@ -220,12 +244,15 @@ def start(
     """Open the tunnels that stand in the configuration file, in [[tunnel]] tables: all, or those with these NAMES."""
     common = CommonFlags.given(context, config, log_level, verbose)
     layers, file = prepare_with_file("client", common, flags_of(context))
+    refuse_empty_rules(os.environ)
+    refuse_unused_rules(layers)
     _run(read_client_options(layers, select_tunnels(file, names or [])))
 
 
 def run_client(common: CommonFlags, flags: dict[str, Value], *, kind: TunnelKind = "http") -> None:
     """Open the tunnel that *flags*, the environment and the configuration file describe, until a signal ends it."""
     layers = prepare("client", common, flags)
+    refuse_empty_rules(os.environ)
     connection = read_connection(layers)
     local = layers.read("local", parse_local_target)
     if local is None:

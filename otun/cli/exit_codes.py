@@ -3,7 +3,7 @@
 0    done; also: told to end by SIGTERM, as a supervisor does
 1    failed: an address is taken, a demo went wrong, an error in otun itself
 2    used wrongly: an unknown option, a bad address, a configuration file with a mistake
-3    refused: the server did not accept the registration
+3    refused: the server did not accept the registration, or not the rules for visitors
 4    no connection: the server was not reached, or the session with it has ended
 5    not trusted: the server's certificate is not the right one
 130  interrupted by Ctrl-C (SIGINT)
@@ -12,7 +12,14 @@
 import signal
 from enum import IntEnum
 
-from ..errors import ConfigurationError, InvalidName, RegistrationRefused, ServerNotTrusted, ServerUnreachable
+from ..errors import (
+    ConfigurationError,
+    InvalidName,
+    RegistrationRefused,
+    ServerNotTrusted,
+    ServerUnreachable,
+    TunnelUnprotected,
+)
 from ..mux.errors import SessionClosed
 
 
@@ -49,7 +56,7 @@ def exit_code_for(error: BaseException) -> ExitCode:
             return codes.pop() if len(codes) == 1 else ExitCode.FAILED
         case ConfigurationError() | InvalidName():
             return ExitCode.USAGE
-        case RegistrationRefused():
+        case RegistrationRefused() | TunnelUnprotected():
             return ExitCode.REFUSED
         case ServerNotTrusted():
             return ExitCode.NOT_TRUSTED

@@ -65,6 +65,14 @@ class Layers:
         """Return what *parse* makes of each of the setting's values, all from the strongest source that has any."""
         return self.read(setting, lambda text: tuple(map(parse, filter(None, text.split("\n"))))) or ()
 
+    def names_of(self, *settings: str) -> list[str]:
+        """Return how those sources that have one of *settings* call it."""
+        return [layer.name_of(name) for layer in self._layers for name in settings if name in layer.values]
+
+    def strongest_with(self, *settings: str) -> "Layers":
+        """Return the strongest source alone that has any of *settings*, for those that stand together."""
+        return Layers(tuple([layer for layer in self._layers if not layer.values.keys().isdisjoint(settings)][:1]))
+
     def read_path(self, setting: str) -> Path | None:
         """Return the setting as a path: `~` expanded, and relative to the configuration file that names it."""
         for layer in self._layers:

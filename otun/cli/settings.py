@@ -68,6 +68,11 @@ class TunnelKeys:
     local_ca: str | None = None
     local_insecure: bool | None = None
     proxy_protocol: bool | None = None
+    basic_auth: tuple[str, ...] = ()
+    basic_auth_file: str | None = None
+    allow_ip: tuple[str, ...] = ()
+    deny_ip: tuple[str, ...] = ()
+    require_header: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -157,16 +162,23 @@ def read_config(path: Path | None, environ: Mapping[str, str]) -> ConfigFile:
     except OSError as error:
         raise ConfigurationError(f"configuration file {where}: {error.strerror}") from error
     config = parse_config(data, where)
-    secret = _secret_in(config.client)
+    secret = _secret_in(config)
     if secret is not None and mode & stat.S_IROTH:
         warn(f"{where} holds {secret} and other users can read it; run: chmod o-r {where}")
     return config
 
 
-def _secret_in(table: ClientTable) -> str | None:
-    if table.token is not None:
+def _secret_in(config: ConfigFile) -> str | None:
+    if config.client.token is not None:
         return "a token"
-    return "a proxy's password" if "@" in (table.proxy or "") else None
+    if "@" in (config.client.proxy or ""):
+        return "a proxy's password"
+    tables: tuple[TunnelKeys, ...] = (config.client, *config.tunnel)
+    if any(table.basic_auth for table in tables):
+        return "passwords of visitors"
+    return (
+        "a header that is a secret" if any(":" in text for table in tables for text in table.require_header) else None
+    )
 
 
 def parse_config(data: bytes, path: Path) -> ConfigFile:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Final
 
 import attrs
@@ -15,6 +16,7 @@ from ..http.hosts import parse_authority
 from ..tls.trust import Trust
 from .layers import Layer, Layers, Value, as_text, parse_port, parse_switch
 from .settings import ConfigFile, TunnelTable
+from .visitor_rules import read_visitor_rules
 
 HostnameOption = Annotated[
     list[str] | None,
@@ -87,6 +89,7 @@ def read_tunnel(layers: Layers, local: LocalTarget, *, kind: TunnelKind) -> Loca
         response_headers=layers.read_list("response_header", _check_header) if is_http else (),
         remote_port=None if kind != "tcp" else layers.read("remote_port", parse_port),
         local=str(local),
+        **read_visitor_rules(layers, kind),
     )
     proxy_protocol = layers.read("proxy_protocol", parse_switch) or False
     return LocalTunnel(settings=settings, local=local, trust=_read_trust(layers, local), proxy_protocol=proxy_protocol)
@@ -124,7 +127,8 @@ def select_tunnels(file: ConfigFile, names: list[str]) -> tuple[LocalTunnel, ...
 
 def _read_table(file: ConfigFile, table: TunnelTable, index: int) -> LocalTunnel:
     values: Mapping[str, Value] = attrs.asdict(table)
-    layers = Layers((Layer(as_text(values), lambda key: f"{file.path}: tunnel[{index}].{key}"),))
+    folder = file.path.parent if file.path is not None else Path()
+    layers = Layers((Layer(as_text(values), lambda key: f"{file.path}: tunnel[{index}].{key}", folder),))
     local = layers.read("local", parse_local_target)
     if local is None:
         raise ConfigurationError(f"{file.path}: tunnel[{index}].local: which local service? Write a port, or HOST:PORT")

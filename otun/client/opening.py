@@ -8,6 +8,8 @@ from typing import Final, Literal
 import attrs
 import trio
 
+from ..access.passwords import check_logins, hash_logins
+from ..access.rules import check_networks, check_required
 from ..addresses import (
     LocalAddress,
     LocalTarget,
@@ -46,6 +48,18 @@ def _checked_edits(texts: Iterable[str]) -> tuple[str, ...]:
     return edits
 
 
+def _checked_logins(texts: Iterable[str]) -> tuple[str, ...]:
+    return check_logins(tuple(texts))
+
+
+def _checked_networks(texts: Iterable[str]) -> tuple[str, ...]:
+    return check_networks(tuple(texts))
+
+
+def _checked_required(texts: Iterable[str]) -> tuple[str, ...]:
+    return check_required(tuple(texts))
+
+
 @attrs.frozen(kw_only=True)
 class TunnelSettings:
     """What a tunnel is to be.
@@ -55,6 +69,11 @@ class TunnelSettings:
     is sent to the local service in the place of the visitor's Host.  *request_headers* and *response_headers* are
     ``Name: value``, in the place of what has that name, or ``-Name`` to remove it.  A tunnel of the kind ``tcp`` has a
     port for itself: *remote_port*, or any.  *local* is what visitors are told of the local service when it fails.
+
+    Visitors must come from one of the networks *allow_ip*, if there are any, and from none of *deny_ip*.  Those of a
+    tunnel of the kind ``http`` must send every header of *require_header*, which is ``Name``, or ``Name: value`` for a
+    secret that the local service does not get to see, and log in as one of *basic_auth*: ``USER:PASSWORD``, which is
+    hashed before it is sent, or ``USER:$argon2id$…``, which is a hash.  The server must confirm that it sees to that.
 
     Raises `InvalidName` and `ConfigurationError`.
     """
@@ -68,6 +87,16 @@ class TunnelSettings:
     request_headers: tuple[str, ...] = attrs.field(default=(), converter=_checked_edits, repr=False)
     response_headers: tuple[str, ...] = attrs.field(default=(), converter=_checked_edits, repr=False)
     local: str = ""
+    basic_auth: tuple[str, ...] = attrs.field(default=(), converter=_checked_logins, repr=False)
+    allow_ip: tuple[str, ...] = attrs.field(default=(), converter=_checked_networks)
+    deny_ip: tuple[str, ...] = attrs.field(default=(), converter=_checked_networks)
+    require_header: tuple[str, ...] = attrs.field(default=(), converter=_checked_required, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.kind != "http" and (self.basic_auth or self.require_header):
+            raise ConfigurationError(
+                f"a {self.kind.upper()} tunnel can only look at visitors' addresses: it has no log-in and no headers"
+            )
 
 
 @asynccontextmanager
@@ -92,10 +121,9 @@ async def open_tunnel(
     Without *trust*, the server's certificate must be for its name and from one of the system's authorities.  Nothing is
     said before that is clear.
 
-    Raises `otun.errors.ServerUnreachable`, `ServerNotTrusted`, `RegistrationRefused`, `InvalidName`, `AddressError` or
-    `ConfigurationError`; the body's
-    exceptions come out as they are.  A tunnel that is lost does not interrupt the body: `accept` and `forward` raise
-    `SessionClosed`.
+    Raises `otun.errors.ServerUnreachable`, `ServerNotTrusted`, `RegistrationRefused`, `TunnelUnprotected`,
+    `InvalidName`, `AddressError` or `ConfigurationError`; the body's exceptions come out as they are.  A tunnel that is
+    lost does not interrupt the body: `accept` and `forward` raise `SessionClosed`.
     """
     settings = settings or TunnelSettings()
     if name is not None:
@@ -126,7 +154,7 @@ async def open_tunnels(
         proxy = parse_proxy(proxy)
     if plaintext and trust is not None:
         raise ConfigurationError("without TLS nothing can be checked: plaintext and trust exclude each other")
-    requests = [_request(number, tunnel, token) for number, tunnel in enumerate(settings)]
+    requests = [await _request(number, tunnel, token) for number, tunnel in enumerate(settings)]
     dispatcher = Dispatcher()
     sock = take_socket(await connect(server, proxy=proxy))
     stays_here = proxy is None and _stays_here(sock, server)
@@ -159,7 +187,11 @@ def _stays_here(sock: socket.socket, server: TcpAddress) -> bool:
     return is_loopback_host(server.host) and is_loopback_host(reached)
 
 
-def _request(number: int, settings: TunnelSettings, token: str | None) -> Register:
+async def _request(number: int, settings: TunnelSettings, token: str | None) -> Register:
+    """Return what to ask the server for; passwords are hashed, which takes a while."""
+    logins = settings.basic_auth
+    if logins:
+        logins = await trio.to_thread.run_sync(hash_logins, logins, abandon_on_cancel=True)
     return Register(
         subdomain=settings.name,
         token=token,
@@ -173,6 +205,10 @@ def _request(number: int, settings: TunnelSettings, token: str | None) -> Regist
         response_headers=settings.response_headers,
         local=settings.local,
         stream_header=True,
+        basic_auth=logins,
+        allow_ip=settings.allow_ip,
+        deny_ip=settings.deny_ip,
+        require_header=settings.require_header,
     )
 
 

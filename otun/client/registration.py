@@ -10,8 +10,8 @@ import trio
 from ..addresses import TcpAddress
 from ..background import open_background
 from ..control.heartbeat import HEARTBEAT_INTERVAL
-from ..control.messages import Error, Heartbeat, HeartbeatAck, Register, Registered
-from ..errors import BadMessage, RegistrationRefused, ServerUnreachable
+from ..control.messages import PROTECTIONS, Error, Heartbeat, HeartbeatAck, Register, Registered
+from ..errors import BadMessage, RegistrationRefused, ServerUnreachable, TunnelUnprotected
 from ..mux import ControlChannel, Session, SessionClosed, StreamReset
 from ..switchboard import TlsAlert
 
@@ -43,7 +43,8 @@ class Registration:
     async def add(self, request: Register) -> Registered:
         """Ask for a further tunnel, with an id of its own.
 
-        Raises `RegistrationRefused`, `ServerUnreachable` when there is no answer in time, and `SessionClosed`.
+        Raises `RegistrationRefused`, `TunnelUnprotected`, `ServerUnreachable` when there is no answer in time, and
+        `SessionClosed`.
         """
         if not self.first.stream_header:
             raise RegistrationRefused(f"the server at {self._server} takes one tunnel for each client, no more")
@@ -58,6 +59,7 @@ class Registration:
             del self._requests[request.id]
         match pending.answer:
             case Registered() as granted:
+                _check_protections(request, granted)
                 return granted
             case Error(message, code, is_retryable):
                 raise RegistrationRefused(message, code=code, is_retryable=is_retryable)
@@ -127,10 +129,11 @@ class Registration:
 async def open_registration(session: Session, server: TcpAddress, request: Register) -> AsyncIterator[Registration]:
     """Register with the server at the other end of *session*, and stay registered until the body ends.
 
-    Raises `ServerUnreachable` when the other end does not answer as a server does, and `RegistrationRefused`.  When the
-    server ends the registration later, the session fails.
+    Raises `ServerUnreachable` when the other end does not answer as a server does, `RegistrationRefused`, and
+    `TunnelUnprotected`.  When the server ends the registration later, the session fails.
     """
     channel, granted = await _register(session, server, request)
+    _check_protections(request, granted)
     registration = Registration(channel, session, server, granted)
     async with open_background() as background:
         background.start_soon(registration.send_heartbeats)
@@ -167,6 +170,17 @@ async def _register(session: Session, server: TcpAddress, request: Register) -> 
             case _:
                 problem = "answered the registration with something else"
     raise ServerUnreachable(f"the server at {server} {problem}")
+
+
+def _check_protections(request: Register, granted: Registered) -> None:
+    """Raise `TunnelUnprotected` unless the server has confirmed every rule about visitors that was asked for."""
+    asked = [name for name in PROTECTIONS if attrs.asdict(request)[name]]
+    missing = [name.replace("_", "-") for name in asked if name not in granted.protections]
+    if missing:
+        raise TunnelUnprotected(
+            f"the server has opened the tunnel without {', '.join(missing)}: it does not know of that. The tunnel was "
+            "closed before anybody could visit"
+        )
 
 
 def _no_answer(server: TcpAddress) -> ServerUnreachable:

@@ -6,7 +6,7 @@ which its answer carries: those are further tunnels on the same session.  A serv
 `stream_header` takes one tunnel only.
 """
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import attrs
 
@@ -42,6 +42,10 @@ class Register:
     allow_ip: tuple[str, ...] = ()
     deny_ip: tuple[str, ...] = ()
     require_header: tuple[str, ...] = attrs.field(default=(), repr=False)
+
+
+PROTECTIONS: Final = ("basic_auth", "allow_ip", "deny_ip", "require_header")
+"""The fields of `Register` by which a client asks for rules about visitors."""
 
 
 @attrs.frozen

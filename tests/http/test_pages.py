@@ -27,7 +27,11 @@ REPLIES: dict[str, tuple[Page, int]] = {
     "busy": (pages.busy(), 503),
     "server_full": (pages.server_full(), 503),
     "https_needed": (pages.https_needed(), 400),
-    "misdirected": (pages.misdirected("shop.example.com"), 421),
+    "misdirected": (pages.misdirected("app.example.com"), 421),
+    "forbidden": (pages.forbidden(), 403),
+    "login_required": (pages.login_required("app"), 401),
+    "too_many_logins": (pages.too_many_logins(0.5), 429),
+    "too_many_requests": (pages.too_many_requests(1.5), 429),
 }
 
 
