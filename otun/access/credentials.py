@@ -24,15 +24,15 @@ class Credentials(NamedTuple):
         return "<Credentials>"
 
 
-def find_credentials(fields: Iterable[Field]) -> Credentials | None:
-    """Return what a request shows in its one Authorization; None when there is none, or more, or another kind."""
+def find_authorization(fields: Iterable[Field]) -> bytes | None:
+    """Return the one Authorization of a request; None when there is none, or more."""
     found: bytes | None = None
     for name, value, _, _ in fields:
         if name == AUTHORIZATION:
             if found is not None:
                 return None  # One for us and one for somebody else?
             found = value
-    return None if found is None else read_basic(found)
+    return found
 
 
 def read_basic(value: bytes) -> Credentials | None:

@@ -121,11 +121,16 @@ def is_in_networks(address: str, networks: tuple[Network, ...]) -> bool:
     return any((mapped or found) in network for network in networks)
 
 
-def write_request(head: RequestHead, visitor: Visitor, *, host: bytes, edits: FieldEdits = NO_EDITS) -> bytes:
-    """Return the head as the local service is to see it: in HTTP/1.1, with *host* for its Host."""
+def write_request(
+    head: RequestHead, visitor: Visitor, *, host: bytes, edits: FieldEdits = NO_EDITS, kept: bytes | None = None
+) -> bytes:
+    """Return the head as the local service is to see it: in HTTP/1.1, with *host* for its Host.
+
+    *kept* is what `kept_lines` has returned for the same fields and *edits*: a third of the work, where it is known.
+    """
     framing = head.framing
     out = [head.method.encode(), b" ", head.path, b" HTTP/1.1\r\nHost: ", host, b"\r\n"]
-    out.append(_kept_lines(head, edits, _PASSED_ON_IN_REQUESTS))
+    out.append(kept_lines(head, edits) if kept is None else kept)
     if b"te" in framing.options and any(name == b"te" and b"trailers" in value for name, value, _, _ in head.special):
         out.append(b"Connection: TE\r\nTE: trailers\r\n")
     identity = visitor.fields(head)
@@ -139,6 +144,11 @@ def write_request(head: RequestHead, visitor: Visitor, *, host: bytes, edits: Fi
     out += edits.added
     out.append(b"\r\n")
     return b"".join(out)
+
+
+def kept_lines(head: RequestHead, edits: FieldEdits) -> bytes:
+    """Return the fields of a request that are passed on as they are."""
+    return _kept_lines(head, edits, _PASSED_ON_IN_REQUESTS)
 
 
 def _without(lines: bytes, names: frozenset[bytes]) -> bytes:
@@ -175,7 +185,7 @@ def _kept_lines(
     if head.kept is not None and not edits.removed:
         return head.kept
     gone = head.framing.options - _USUAL_OPTIONS | edits.removed
-    if gone or any(field.name in passed_on for field in head.special):
+    if any(field.name in passed_on for field in head.special):
         lines = []
         for name, value, line, is_plain in head.fields:
             if name in gone or not (is_plain or name in passed_on):
@@ -184,6 +194,8 @@ def _kept_lines(
                 line = b"Set-Cookie: %s\r\n" % confine_cookie(value, base)
             lines.append(line)
         return b"".join(lines)
+    if gone:
+        return b"".join([line for name, _, line, is_plain in head.fields if is_plain and name not in gone])
     head.kept = b"".join([field.line for field in head.fields if field.is_plain])  # Nearly always.
     return head.kept
 

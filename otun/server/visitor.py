@@ -273,13 +273,23 @@ class Visitor(PhasedEndpoint):
         else:
             self._phase = Phase.BODY
             self.limit(self._port.timeouts.body)
-        upstream.begin(head, forwarding.write_request(head, self._visitor, host=host, edits=registration.request_edits))
+        edits = registration.request_edits
+        kept = None if registration.rules is None else self._kept_lines(head, edits)
+        upstream.begin(head, forwarding.write_request(head, self._visitor, host=host, edits=edits, kept=kept))
         if self.is_closed:
             return
         if self._phase is Phase.RESPONSE and (self.has_hung_up or self.has_more):  # The end may be there already.
             self._look_for_end()
         elif self._phase is Phase.BODY and (self._unread or self.has_more):
             self._move_body()
+
+    def _kept_lines(self, head: RequestHead, edits: forwarding.FieldEdits) -> bytes:
+        """Return what is passed on of the fields: it is known if they were the same in the last request."""
+        known = self._pass
+        assert known is not None
+        if known.kept is None:
+            known.kept = forwarding.kept_lines(head, edits)
+        return known.kept
 
     def upstream_ready(self, upstream: Upstream) -> None:
         """The stream takes more of the request."""
