@@ -26,13 +26,8 @@ class Credentials(NamedTuple):
 
 def find_authorization(fields: Iterable[Field]) -> bytes | None:
     """Return the one Authorization of a request; None when there is none, or more."""
-    found: bytes | None = None
-    for name, value, _, _ in fields:
-        if name == AUTHORIZATION:
-            if found is not None:
-                return None  # One for us and one for somebody else?
-            found = value
-    return found
+    found = [value for name, value, _, _ in fields if name == AUTHORIZATION]
+    return found[0] if len(found) == 1 else None  # One for us and one for somebody else?
 
 
 def read_basic(value: bytes) -> Credentials | None:

@@ -135,6 +135,11 @@ MaxStreamsOption = Annotated[
     str | None, typer.Option(metavar="N", help=f"Visitors of one tunnel at a time [default: {_DEFAULTS.max_streams}].")
 ]
 
+MaxRequestsOption = Annotated[
+    str | None,
+    typer.Option(metavar="N", help="Requests a second for one tunnel, 10 seconds' worth at once [any number]."),
+]
+
 
 def server(
     context: typer.Context,
@@ -165,6 +170,7 @@ def server(
     response_timeout: ResponseTimeoutOption = None,
     max_connections: MaxConnectionsOption = None,
     max_streams: MaxStreamsOption = None,
+    max_requests: MaxRequestsOption = None,
     config: ConfigOption = None,
     log_level: LogLevelOption = None,
     verbose: VerboseOption = False,
@@ -222,6 +228,7 @@ def read_server_settings(layers: Layers, environ: Mapping[str, str]) -> ServerSe
         ),
         max_connections=layers.read("max_connections", parse_count) or _DEFAULTS.max_connections,
         max_streams=layers.read("max_streams", parse_count) or _DEFAULTS.max_streams,
+        max_requests=layers.read("max_requests", parse_count),
     )
 
 

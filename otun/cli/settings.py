@@ -50,6 +50,7 @@ class ServerTable:
     response_timeout: float | None = None
     max_connections: int | None = None
     max_streams: int | None = None
+    max_requests: int | None = None
     log_level: str | None = None
 
 

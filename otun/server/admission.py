@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import Final
 
+from ..access.rates import TokenBucket
 from ..access.rules import VisitorRules
 from ..control.messages import Error, Register
 from ..control.names import covers, normalize_hostname, normalize_name
@@ -13,7 +14,7 @@ from ..http.forwarding import NO_EDITS, FieldEdits
 from ..http.hosts import parse_authority
 from ..mux import Session
 from .registry import EVERY_PATH, Registration, Registry
-from .settings import ServerSettings
+from .settings import REQUEST_BURST, ServerSettings
 
 MAX_TUNNELS: Final = 64
 """Tunnels on one session."""
@@ -86,6 +87,8 @@ def admit_host(
         is_passthrough=request.kind == "tls",
         rules=rules,
     )
+    if settings.max_requests is not None:
+        registration.rate = TokenBucket(settings.max_requests, burst=settings.max_requests * REQUEST_BURST)
     rival = registry.rival(registration)
     if rival is not None:
         what = f"subdomain '{name}'" if rival == registry.host_of(name) else f"hostname '{rival}'"

@@ -4,6 +4,7 @@ from typing import Final
 
 import attrs
 
+from ..access.rates import TokenBucket
 from ..access.rules import VisitorRules
 from ..http.forwarding import NO_EDITS, FieldEdits
 from ..mux import Session
@@ -21,7 +22,8 @@ class Registration:
     those that are open.
 
     *rules* are what visitors must comply with; *has_guarded_kin* tells that another tunnel on one of its hosts has
-    some.  Whoever lets a visitor in asks `otun.server.visitor_access`.
+    some.  Whoever lets a visitor in asks `otun.server.visitor_access`.  *rate* is how many requests it gets, if that is
+    limited.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Registration:
     is_passthrough: bool = False
     rules: VisitorRules | None = attrs.field(default=None, repr=False)
     has_guarded_kin: bool = False
+    rate: TokenBucket | None = None
     streams: int = 0
 
     def serves(self, path: bytes) -> bool:

@@ -24,6 +24,9 @@ DEFAULT_MAX_CONNECTIONS: Final = 20_000
 DEFAULT_MAX_STREAMS: Final = 10_000
 """Visitors' streams to one tunnel at a time: each is a connection to its local service."""
 
+REQUEST_BURST: Final = 10
+"""Seconds' worth of a tunnel's requests that may come at once: one page asks for a hundred things."""
+
 _DOMAIN: Final = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*"
 )
@@ -86,7 +89,8 @@ class ServerSettings:
     *allow_hostnames* are the names that clients may choose outside the domain: `shop.example.org`, or
     `*.example.org` for all below it.  *tcp_ports* are those that raw TCP tunnels may have.  Visitors from
     *trusted_proxies* are believed what they say of whom they speak for: in `X-Forwarded-*` and `Forwarded`, and in a
-    PROXY header.  *max_connections* bounds the visitors at a time, *max_streams* those of one tunnel.
+    PROXY header.  *max_connections* bounds the visitors at a time, *max_streams* those of one tunnel,
+    and *max_requests* its requests a second in the long run.
 
     *https* is for visitors, too, and for clients who share the port; it needs *certificates* or *acme*.  Visitors of
     *public* are then sent there, if there is a certificate for the host that they want, unless *redirect* is off;
@@ -114,6 +118,7 @@ class ServerSettings:
     timeouts: HttpTimeouts = HttpTimeouts()
     max_connections: int = DEFAULT_MAX_CONNECTIONS
     max_streams: int = DEFAULT_MAX_STREAMS
+    max_requests: int | None = None
     certificates: tuple[CertificateFiles, ...] = ()
     acme: AcmeSettings | None = None
     redirect: bool = True

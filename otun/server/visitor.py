@@ -226,6 +226,11 @@ class Visitor(PhasedEndpoint):
                     self._refuse(page)
 
     def _find_upstream(self, registration: Registration) -> None:
+        if registration.rate is not None:  # Those who may not visit at all do not use it up.
+            seconds = registration.rate.take(self.board.now)
+            if seconds:
+                self._refuse(pages.too_many_requests(seconds))
+                return
         upstream = self._upstreams.get(registration)
         if upstream is not None:
             self._send_head(upstream)
