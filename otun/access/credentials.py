@@ -10,8 +10,8 @@ from .passwords import CONTROL_CHARACTER, MAX_PASSWORD_SIZE, MAX_USER_SIZE, norm
 AUTHORIZATION: Final = b"authorization"
 
 _SCHEME: Final = b"basic "
-_MAX_ENCODED: Final = (MAX_USER_SIZE + 1 + MAX_PASSWORD_SIZE) * 3 // 2
-"""Characters of base64 that are looked at: four for three bytes, and some more since composing makes text shorter."""
+_MAX_ENCODED: Final = (MAX_USER_SIZE + 1 + MAX_PASSWORD_SIZE) * 4
+"""Characters of base64 that are looked at: four for three bytes, of text that may get three times shorter composed."""
 
 
 class Credentials(NamedTuple):
