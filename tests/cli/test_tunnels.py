@@ -509,6 +509,7 @@ SERVER_FLAGS = {
     "response_timeout": ["4"],
     "max_connections": ["5"],
     "max_streams": ["6"],
+    "max_requests": ["7"],
 }
 
 EXPECTED = ServerSettings(
@@ -518,6 +519,7 @@ EXPECTED = ServerSettings(
     timeouts=HttpTimeouts(head=1.5, idle=2, body=3, response=4),
     max_connections=5,
     max_streams=6,
+    max_requests=7,
 )
 
 
@@ -545,7 +547,7 @@ def test_the_file_says_it_too(served: list[ServerSettings], config: Path) -> Non
         'tcp_ports = "20000-20002, 22022"\n'
         'trusted_proxy = ["10.0.0.0/8", "2001:db8::1"]\n'
         "head_timeout = 1.5\nidle_timeout = 2\nbody_timeout = 3\nresponse_timeout = 4.0\n"
-        "max_connections = 5\nmax_streams = 6\n"
+        "max_connections = 5\nmax_streams = 6\nmax_requests = 7\n"
     )
     assert main(["server", "--config", str(config)]) == 1
     assert served == [EXPECTED]
@@ -576,6 +578,7 @@ MISTAKES = [
     ("max_connections", "1.5", "'1.5' is no number from 1 up"),
     ("max_streams", "-1", "'-1' is no number from 1 up"),
     ("max_streams", "many", "'many' is no number from 1 up"),
+    ("max_requests", "0.5", "'0.5' is no number from 1 up"),
 ]
 
 

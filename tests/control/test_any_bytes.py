@@ -11,9 +11,11 @@ from otun.control.messages import Error, Heartbeat, HeartbeatAck, Message, Regis
 from otun.errors import BadMessage
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
+LISTS = st.lists(TEXTS, max_size=3).map(tuple)
 MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(Register, subdomain=st.none() | TEXTS, token=st.none() | TEXTS),
-    st.builds(Registered, url=TEXTS, subdomain=TEXTS),
+    st.builds(Register, basic_auth=LISTS, allow_ip=LISTS, deny_ip=LISTS, require_header=LISTS),
+    st.builds(Registered, url=TEXTS, subdomain=TEXTS, protections=LISTS),
     st.just(Heartbeat()),
     st.just(HeartbeatAck()),
     st.builds(Error, message=TEXTS, code=TEXTS, retryable=st.booleans()),

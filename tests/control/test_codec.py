@@ -28,6 +28,14 @@ def decode(data: bytes) -> list[Message]:
             Registered(url="https://app.example.com", subdomain="app"),
             b'{"type":"registered","url":"https://app.example.com","subdomain":"app"}\n',
         ),
+        (
+            Register(basic_auth=("a:$x",), allow_ip=("::1",), deny_ip=("::2",), require_header=("X",)),
+            b'{"type":"register","basic_auth":["a:$x"],"allow_ip":["::1"],"deny_ip":["::2"],"require_header":["X"]}\n',
+        ),
+        (
+            Registered(url="http://a", subdomain="a", protections=("allow_ip",)),
+            b'{"type":"registered","url":"http://a","subdomain":"a","protections":["allow_ip"]}\n',
+        ),
         (Heartbeat(), b'{"type":"heartbeat"}\n'),
         (HeartbeatAck(), b'{"type":"heartbeat_ack"}\n'),
         (
@@ -109,7 +117,7 @@ def test_a_token_is_not_shown_in_a_repr() -> None:
     assert repr(Register(subdomain="app", token="s3cret")) == repr(Register(subdomain="app"))
 
 
-@pytest.mark.parametrize("direction", ["request_headers", "response_headers"])
+@pytest.mark.parametrize("direction", ["request_headers", "response_headers", "basic_auth", "require_header"])
 def test_headers_are_not_shown_in_a_repr(direction: str) -> None:
     secret = Register(**{direction: ("Authorization: Basic s3cret",)})
     assert repr(secret) == repr(Register())

@@ -104,6 +104,25 @@ def test_a_reply_to_head_has_the_same_fields_and_no_body(code: str) -> None:
     assert parse(head, "HEAD")[1] == ""
 
 
+def test_a_log_in_is_asked_for_by_name() -> None:
+    response, _ = parse(pages.login_required("my-app").write())
+    assert fields(response)["www-authenticate"] == 'Basic realm="my-app", charset="UTF-8"'
+
+
+@pytest.mark.parametrize("realm", ["", 'a"b', "a b", "a\r\nb", "x" * 64, "é"])
+def test_no_other_text_gets_into_that_field(realm: str) -> None:
+    with pytest.raises(ValueError, match="is no tunnel's name"):
+        pages.login_required(realm)
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(0.001, "1"), (1.0, "1"), (1.01, "2"), (300, "300")])
+def test_whoever_comes_again_as_told_comes_late_enough(seconds: float, told: str) -> None:
+    for page in (pages.too_many_logins(seconds), pages.too_many_requests(seconds)):
+        response, body = parse(page.write())
+        assert fields(response)["retry-after"] == told
+        assert f"Try again in {told} seconds" in body
+
+
 def test_every_error_code_has_its_reply() -> None:
     assert set(REPLIES) == set(get_args(pages.ErrorCode))
 
