@@ -106,9 +106,10 @@ def read_logins_file(path: Path) -> tuple[str, ...]:
     """
     try:
         data, mode = read_file(path)
-        text = data.decode()
     except OSError as error:
         raise ConfigurationError(f"file of log-ins {path}: {error.strerror}") from error
+    try:
+        text = data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigurationError(f"file of log-ins {path}: line {line}: not UTF-8 text") from None

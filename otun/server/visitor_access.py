@@ -114,6 +114,7 @@ class _Check:
         self._credentials = credentials
         self._login = rules.login_of(credentials.user)
         # Unknown users take as long as others: a hash that is not theirs is checked, and whatever it says is wrong.
+        # (As the first user does, that is: those whose own client has chosen other costs can be told apart.)
         self._hash = self._login or rules.logins[0]
         self.mark: bytes = access.proven.mark_of(credentials, self._hash.hash)
         self.key: tuple[str, bytes] = (scope, self.mark)
@@ -332,6 +333,7 @@ class AskingVisitor(Member, Protocol):
     @property
     def peer_address(self) -> str:
         """The other end of the connection, or whom it speaks for by a PROXY header."""
+        ...
 
 
 def _source(address: str) -> str:
