@@ -98,13 +98,11 @@ class VisitorRules:
         if not (basic_auth or allow_ip or deny_ip or require_header):
             return None
         check_required(require_header)
-        check_networks(allow_ip)
-        check_networks(deny_ip)
         logins = tuple(map(Login.parse, basic_auth))
         check_users([login.user for login in logins])
         rules = cls(
-            tuple(map(parse_network, allow_ip)),
-            tuple(map(parse_network, deny_ip)),
+            _parse_networks(allow_ip),
+            _parse_networks(deny_ip),
             tuple(map(RequiredHeader.parse, require_header)),
             logins,
         )
@@ -162,9 +160,13 @@ class VisitorRules:
 
 def check_networks(texts: tuple[str, ...]) -> tuple[str, ...]:
     """Return addresses and networks, as they are compared.  Raises `AddressError` and `ConfigurationError`."""
+    return tuple(map(str, _parse_networks(texts)))
+
+
+def _parse_networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
     if len(texts) > MAX_NETWORKS:
         raise ConfigurationError(f"a tunnel allows and denies at most {MAX_NETWORKS} networks each")
-    return tuple(str(_unmapped(parse_network(text))) for text in texts)
+    return tuple(_unmapped(parse_network(text)) for text in texts)
 
 
 def check_required(texts: tuple[str, ...]) -> tuple[str, ...]:
