@@ -13,6 +13,8 @@ import typer
 from ..addresses import TcpAddress, is_loopback_host, parse_listen_address, parse_network, parse_port_ranges
 from ..control.names import normalize_hostname
 from ..server import HttpTimeouts, Server, ServerSettings, serve
+from ..server.first_token import FILE_NAME as FIRST_TOKEN
+from ..server.settings import DEFAULT_RESERVATION
 from .certificates import (
     AcmeCaOption,
     AcmeDirectoryOption,
@@ -31,6 +33,7 @@ from .options import CommonFlags, ConfigOption, LogLevelOption, VerboseOption, V
 from .output import Output, open_stdout, warn
 from .signals import run_until_signal
 from .state import claim_state_folder, default_state_folder
+from .times import parse_duration
 from .tokens import read_tokens_file, tokens_from_environment
 
 _DEFAULTS: Final = ServerSettings()
@@ -87,15 +90,31 @@ TokensFileOption = Annotated[
     typer.Option(
         metavar="FILE",
         help="Only clients with one of these tokens may open tunnels: one a line, # for comments. "
-        "Tokens in the variable OTUN_TOKENS count as well.",
+        "Tokens in the variable OTUN_TOKENS count as well, and those that 'otun token' makes.",
+    ),
+]
+OpenOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--open",
+        help="Let everybody who reaches the control port open tunnels, without a token. The default is: where only "
+        "this machine reaches it, and nobody has made a token.",
+        show_default=False,
+    ),
+]
+ReservationOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="How long a name is kept for who has used it last: 12h, 7d, or 0 [default: 7d].",
     ),
 ]
 StateOption = Annotated[
     str | None,
     typer.Option(
         metavar="DIR",
-        help="Folder that belongs to this server alone: what it makes itself is kept there, and DIR/tokens is its "
-        "tokens file [default: ~/.local/state/otun, if there is something to keep].",
+        help="Folder that belongs to this server alone, for what it makes and knows; DIR/tokens is its tokens file "
+        "[default: ~/.local/state/otun; nowhere if only this machine reaches the control port].",
     ),
 ]
 
@@ -160,6 +179,8 @@ def server(
     domain: DomainOption = None,
     public_url: PublicUrlOption = None,
     tokens_file: TokensFileOption = None,
+    open: OpenOption = None,
+    reservation: ReservationOption = None,
     state: StateOption = None,
     allow_hostname: AllowHostnameOption = None,
     tcp_ports: TcpPortsOption = None,
@@ -195,13 +216,13 @@ def read_server_settings(layers: Layers, environ: Mapping[str, str]) -> ServerSe
     certificates = read_certificates(layers)
     state = layers.read_path("state")
     client_ca = layers.read_path("client_ca")
-    needs_certificate = client_ca is not None or not is_loopback_host(control.host)
-    if state is None and (acme is not None or (needs_certificate and not certificates)):
+    if state is None and (acme is not None or client_ca is not None or not is_loopback_host(control.host)):
         state = default_state_folder(environ)
     file = layers.read_path("tokens_file")
     if file is None and state is not None and os.path.lexists(state / "tokens"):
         file = state / "tokens"
     tokens = read_tokens_file(file) if file is not None else frozenset()
+    reservation = layers.read("reservation", parse_duration)
     return ServerSettings(
         control=control,
         public=_DEFAULTS.public if public is None and https is None else public,
@@ -217,6 +238,8 @@ def read_server_settings(layers: Layers, environ: Mapping[str, str]) -> ServerSe
         domain=layers.read("domain", lambda text: ServerSettings(domain=text).domain),
         public_url=layers.read("public_url", lambda text: ServerSettings(public_url=text).public_url),
         tokens=tokens | tokens_from_environment(environ),
+        open=layers.read("open", parse_switch) or False,
+        reservation=DEFAULT_RESERVATION if reservation is None else reservation,
         allow_hostnames=layers.read_list("allow_hostname", normalize_hostname),
         tcp_ports=layers.read("tcp_ports", parse_port_ranges) or (),
         trusted_proxies=layers.read_list("trusted_proxy", parse_network),
@@ -242,23 +265,29 @@ async def serve_and_announce(settings: ServerSettings, output: Output) -> None:
             output.write_line(f"public {address}")
         for address in running.https_addresses:
             output.write_line(f"https {address}")
-        output.write_line(f"client: {describe_client(settings, running)}")
+        output.write_line(f"client: {describe_client(settings, running, shows_token=output.is_terminal)}")
+        if running.first_token is not None and settings.state is not None and not output.is_terminal:
+            output.write_line(f"token: in {settings.state / FIRST_TOKEN}")
         if settings.allow_plaintext and is_open_to_others(running.control_addresses):
             warn("clients may connect without TLS: their tokens and all that passes can be read on the way")
-        if not settings.tokens and is_open_to_others(running.control_addresses):
-            warn("everybody who reaches the control port can open tunnels; set tokens with --tokens-file")
+        if running.is_open and is_open_to_others(running.control_addresses):
+            warn("everybody who reaches the control port can open tunnels (--open)")
 
 
-def describe_client(settings: ServerSettings, running: Server) -> str:
-    """Return a command that opens a tunnel on this server; a token is left for the reader to fill in."""
+def describe_client(settings: ServerSettings, running: Server, *, shows_token: bool = False) -> str:
+    """Return a command that opens a tunnel on this server.
+
+    The token that the server has made is part of it if this *shows_token*; any other is left to be filled in.
+    """
     bound = running.control_addresses[0]
     is_wildcard = bound.host in ("", "0.0.0.0", "::")
     host = (settings.domain or gethostname()) if is_wildcard else bound.host
-    token = " --token TOKEN" if settings.tokens else ""
+    token = (running.first_token if shows_token else None) or "TOKEN"
+    variable = "" if running.is_open else f"OTUN_TOKEN={token} "
     is_encrypted = settings.client_ca is not None or is_open_to_others(running.control_addresses)
     fingerprint = f" --fingerprint {running.fingerprint}" if running.is_self_made and is_encrypted else ""
     certificate = " --client-cert FILE" if settings.client_ca is not None else ""
-    return f"otun http 3000 --server {TcpAddress(host, bound.port)}{fingerprint}{certificate}{token}"
+    return f"{variable}otun http 3000 --server {TcpAddress(host, bound.port)}{fingerprint}{certificate}"
 
 
 def is_open_to_others(addresses: Iterable[TcpAddress]) -> bool:

@@ -40,6 +40,8 @@ class ServerTable:
     domain: str | None = None
     public_url: str | None = None
     tokens_file: str | None = None
+    open: bool | None = None
+    reservation: str | None = None
     state: str | None = None
     allow_hostname: tuple[str, ...] = ()
     tcp_ports: str | None = None

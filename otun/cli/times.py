@@ -7,8 +7,14 @@ from typing import Final
 from ..errors import ConfigurationError
 
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_SPAN: Final = r"([0-9]{1,7})([mhdw])"
 _LONGEST: Final = timedelta(days=36525)
 """A century: what is meant to be longer is meant to be for good."""
+
+
+def parse_duration(text: str) -> float:
+    """Read `12h` or `30d` as seconds; 0 is none.  Raises `ConfigurationError`."""
+    return 0.0 if text == "0" else _parse_span(text).total_seconds()
 
 
 def parse_end(text: str, now: float) -> int:
@@ -17,16 +23,22 @@ def parse_end(text: str, now: float) -> int:
     Raises `ConfigurationError`.
     """
     present = datetime.fromtimestamp(now, UTC)
-    match = re.fullmatch(r"([0-9]{1,7})([mhdw])", text)
-    if match is not None:
-        span = timedelta(**{_UNITS[match[2]]: int(match[1])})
-        if not timedelta() < span <= _LONGEST:
-            raise ConfigurationError(f"{text!r} is not between a minute and a hundred years")
-        return int((present + span).timestamp())
+    if re.fullmatch(_SPAN, text):
+        return int((present + _parse_span(text)).timestamp())
     end = _parse_day(text)
     if not present < end <= present + _LONGEST:
         raise ConfigurationError(f"{text!r} is {'past' if end <= present else 'more than a hundred years away'}")
     return int(end.timestamp())
+
+
+def _parse_span(text: str) -> timedelta:
+    match = re.fullmatch(_SPAN, text)
+    if match is None:
+        raise ConfigurationError(f"{text[:60]!r} is no span of time; write 30m, 12h, 7d or 4w")
+    span = timedelta(**{_UNITS[match[2]]: int(match[1])})
+    if not timedelta() < span <= _LONGEST:
+        raise ConfigurationError(f"{text!r} is not between a minute and a hundred years")
+    return span
 
 
 def _parse_day(text: str) -> datetime:

@@ -109,12 +109,15 @@ async def open_tunnel(
     trust: Trust | None = None,
     plaintext: bool = False,
     proxy: str | ProxyAddress | None = None,
+    resume: str = "",
 ) -> AsyncIterator[Tunnel]:
     """Open a tunnel on *server*, `HOST` or `HOST:PORT` of its control port, until the body ends.
 
     *name* is short for settings with that name.  *token* is what the server asks for.  *proxy* is one to go through,
     `http://HOST:PORT`, `socks5://HOST:PORT` or `socks5h://HOST:PORT`, with `USER:PASSWORD@` before the host where it
-    asks for that.  The environment is not looked at; `proxy_from_environment` does that.
+    asks for that.  The environment is not looked at; `proxy_from_environment` does that.  *resume* is the
+    `Tunnel.resume_secret` of an earlier session, whose place this one takes, with all its names, whether the server
+    believes it to be alive or not; without it, that takes the same token and 15 seconds of silence.
 
     The connection is encrypted, unless the server is on this machine (its host is a loopback address or `localhost`,
     and so is the address that is reached, without a proxy) and there is no *trust*, or it is to be *plaintext*.
@@ -128,9 +131,9 @@ async def open_tunnel(
     settings = settings or TunnelSettings()
     if name is not None:
         settings = attrs.evolve(settings, name=name)
-    async with open_tunnels(server, [settings], token=token, trust=trust, plaintext=plaintext, proxy=proxy) as (
-        tunnel,
-    ):
+    async with open_tunnels(
+        server, [settings], token=token, trust=trust, plaintext=plaintext, proxy=proxy, resume=resume
+    ) as (tunnel,):
         yield tunnel
 
 
@@ -143,6 +146,7 @@ async def open_tunnels(
     trust: Trust | None = None,
     plaintext: bool = False,
     proxy: str | ProxyAddress | None = None,
+    resume: str = "",
 ) -> AsyncIterator[tuple[Tunnel, ...]]:
     """Open several tunnels over one session, as `open_tunnel` does; if one of them is refused, all are.
 
@@ -155,6 +159,7 @@ async def open_tunnels(
     if plaintext and trust is not None:
         raise ConfigurationError("without TLS nothing can be checked: plaintext and trust exclude each other")
     requests = [await _request(number, tunnel, token) for number, tunnel in enumerate(settings)]
+    requests[0] = attrs.evolve(requests[0], resume=resume)
     dispatcher = Dispatcher()
     sock = take_socket(await connect(server, proxy=proxy))
     stays_here = proxy is None and _stays_here(sock, server)

@@ -48,6 +48,14 @@ class Tunnel(trio.abc.Listener[Stream]):
         """The tunnel's name on the server."""
         return self._granted.subdomain
 
+    @property
+    def resume_secret(self) -> str:
+        """What takes the place of this tunnel's session, for `open_tunnel`; empty if the server knows of no such thing.
+
+        Keep it to yourself, as a token.
+        """
+        return self._registration.first.resume
+
     async def accept(self) -> Stream:
         """Wait for the next visitor, whose address is in `Stream.visitor` if the server tells it.
 

@@ -24,6 +24,9 @@ class Register:
     Visitors must come from *allow_ip* and not from *deny_ip* (networks), send every header of *require_header*
     (``Name`` or ``Name: value``), and log in as one of *basic_auth* (``USER:HASH``, by argon2id).  A client that asks
     for these must see that its answer names them.
+
+    A client that would like to come back gives *resume*: empty, or the secret of a session of its own, whose place it
+    takes.
     """
 
     subdomain: str | None = None
@@ -42,6 +45,7 @@ class Register:
     allow_ip: tuple[str, ...] = ()
     deny_ip: tuple[str, ...] = ()
     require_header: tuple[str, ...] = attrs.field(default=(), repr=False)
+    resume: str | None = attrs.field(default=None, repr=False)
 
 
 PROTECTIONS: Final = ("basic_auth", "allow_ip", "deny_ip", "require_header")
@@ -54,7 +58,8 @@ class Registered:
 
     *stream_header*: the server sends a PROXY header at the beginning of each stream, with the tunnel's *id* in it.
     *protections* are the names of the fields by which the client has asked for rules about visitors, if the server
-    keeps them: one that does not know of such rules names none.
+    keeps them: one that does not know of such rules names none.  *resume* is the session's secret, for a client that
+    has asked for one with its first tunnel: who shows it takes the session's place.
     """
 
     url: str
@@ -62,6 +67,7 @@ class Registered:
     id: str = ""
     stream_header: bool = False
     protections: tuple[str, ...] = ()
+    resume: str = attrs.field(default="", repr=False)
 
 
 @attrs.frozen

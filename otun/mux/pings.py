@@ -80,6 +80,11 @@ class Pulse:
         """When `check` should be called next."""
         return self._keepalive.deadline
 
+    @property
+    def last_heard(self) -> float:
+        """When the peer has sent something."""
+        return self._keepalive.last_heard
+
     def bytes_received(self, now: float) -> None:
         """The peer is alive."""
         self._keepalive.bytes_received(now)

@@ -186,6 +186,11 @@ class Session(trio.abc.Listener[Stream]):
         await self._ended.wait()
 
     @property
+    def last_heard(self) -> float:
+        """When the peer's last bytes came, on Trio's clock; at first, when the session began."""
+        return self._pulse.last_heard
+
+    @property
     def is_closed(self) -> bool:
         """Whether the session has ended."""
         return self._error is not None

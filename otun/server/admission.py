@@ -1,8 +1,7 @@
 """Who may register what."""
 
-import hmac
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Final
 
 from ..access.rates import TokenBucket
@@ -45,13 +44,6 @@ def refuse(message: str, code: str, *, retryable: bool = False) -> Refused:
     return Refused(Error(message, code=code, retryable=retryable))
 
 
-def check_token(request: Register, tokens: Collection[str]) -> None:
-    """Raise `Refused` unless the client shows one of *tokens*, if there are any."""
-    if tokens and not _is_valid(request.token, tokens):
-        needed = "a token is required" if request.token is None else "the token is not valid"
-        raise refuse(f"{needed} on this server", "bad_token")
-
-
 def check_id(request: Register) -> None:
     """Raise `Refused` unless a stream's header has room for the tunnel's id."""
     if len(request.id) > MAX_ID_LENGTH:
@@ -59,9 +51,14 @@ def check_id(request: Register) -> None:
 
 
 def admit_host(
-    request: Register, session: Session, settings: ServerSettings, registry: Registry, free_name: Callable[[], str]
+    request: Register,
+    session: Session,
+    owner: str | None,
+    settings: ServerSettings,
+    registry: Registry,
+    free_name: Callable[[], str],
 ) -> Registration:
-    """Return the tunnel with host names that the client may have; it is not open yet.
+    """Return the tunnel with host names that is asked for, if it makes sense on this server; it is not open yet.
 
     *free_name* makes a name up, if the client has chosen none.  Raises `Refused`.
     """
@@ -78,7 +75,7 @@ def admit_host(
         hosts=tuple(dict.fromkeys(hosts)),
         path=_path(request.path),
         tunnel_id=request.id,
-        owner=request.token if settings.tokens else None,
+        owner=owner,
         local=request.local,
         host_header=_host_header(request.host_header),
         request_edits=_edits(request.request_headers).hiding(rules.secret_fields if rules else frozenset()),
@@ -89,19 +86,7 @@ def admit_host(
     )
     if settings.max_requests is not None:
         registration.rate = TokenBucket(settings.max_requests, burst=settings.max_requests * REQUEST_BURST)
-    rival = registry.rival(registration)
-    if rival is not None:
-        what = f"subdomain '{name}'" if rival == registry.host_of(name) else f"hostname '{rival}'"
-        with_path = "" if registration.path == EVERY_PATH else f" with the path {request.path!r}"
-        raise refuse(f"{what}{with_path} is already in use", "name_taken", retryable=True)
     return registration
-
-
-def _is_valid(token: str | None, tokens: Collection[str]) -> bool:
-    """Compare with every token, so that the time taken tells nothing about which one was nearly right."""
-    presented = (token or "").encode()
-    matches = [hmac.compare_digest(presented, known.encode()) for known in tokens]
-    return any(matches)
 
 
 def chosen_name(request: Register) -> str | None:

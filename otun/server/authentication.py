@@ -18,12 +18,10 @@ from ..private_files import read_or_make
 from . import queries
 from .admission import refuse
 from .database import Database, DataVersion
+from .following import POLL_INTERVAL
 from .records import TokenRecord
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-POLL_INTERVAL: Final = 0.5
-"""Seconds between two looks at the database and the clock: a token that was revoked ends within twice that."""
 
 LAST_USED_INTERVAL: Final = 60.0
 """Seconds between two notes of when tokens were used: each is a write to the disk."""
@@ -54,17 +52,26 @@ class Authenticator:
     """Knows the tokens: *plain* ones, which may everything, and those of the *database*, if there is one.
 
     Call `load` before anybody is let in.  Plain tokens have no names, and people may have made them up: they are called
-    by a hash of them that nobody without the *key* can try guesses on.  A server that *is_open* takes everybody;
-    whoever shows a good token is known by it all the same.
+    by a hash of them that nobody without the *key* can try guesses on.  A server that *is_open* takes everybody; one
+    that *is_private* does so as long as it has, and has had, no token.  Whoever shows a good token is known by it all
+    the same.
     """
 
     def __init__(
-        self, plain: Iterable[str] = (), database: Database | None = None, *, key: bytes, is_open: bool = False
+        self,
+        plain: Iterable[str] = (),
+        database: Database | None = None,
+        *,
+        key: bytes,
+        is_open: bool = False,
+        is_private: bool = False,
     ) -> None:
         self._key = key
         self._plain = {identity.credential: identity for identity in map(self._identity_of_plain, plain)}
         self._database = database
         self._is_open = is_open
+        self._is_private = is_private
+        self._has_records = False
         self._stored: dict[bytes, Identity] = {}  # By the token's hash, those that were not revoked.
         self._version: DataVersion | None = None
         self._in_use: dict[bytes, Identity] = {}  # Whoever was let in, and has not been reported since.
@@ -76,6 +83,15 @@ class Authenticator:
         """Read the tokens of the database.  Raises `DatabaseError`."""
         if self._database is not None:
             await self._refresh(self._database)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody needs a token."""
+        return self._is_open or (self._is_private and not self._plain and not self._has_records)
+
+    def knows(self, token: str) -> bool:
+        """Whether *token* is one of those that are good for something, or have expired."""
+        return self._find(token) is not None
 
     def authenticate(self, token: str | None, now: float) -> Identity:
         """Return whom *token* stands for at *now*, in seconds since the epoch.
@@ -89,7 +105,7 @@ class Authenticator:
             if identity.credential in self._stored:
                 self._used[identity.credential] = now
             return identity
-        if self._is_open:
+        if self.is_open:
             return ANONYMOUS
         if identity is not None and identity.expires is not None:
             when = datetime.fromtimestamp(identity.expires, UTC)
@@ -150,6 +166,7 @@ class Authenticator:
         version = await database.version()
         if version != self._version:
             records = await database.read(queries.tokens)
+            self._has_records = bool(records)
             known = (_identity_of(record) for record in records if record.revoked is None)
             self._stored = {identity.credential: identity for identity in known if identity is not None}
             self._version = version

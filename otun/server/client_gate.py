@@ -13,7 +13,8 @@ from ..mux import open_board_session
 from ..switchboard import Switchboard, TlsSocket
 from ..tls.client_hello import ClientHello
 from .arrival import Arrival
-from .control_port import CLIENT_LIMITS, MAX_UNREGISTERED, ClientAddress, ControlPort
+from .clients import ClientAddress
+from .control_port import CLIENT_LIMITS, MAX_UNREGISTERED, ControlPort
 from .encryption import Encryption
 from .reports import Reports
 

@@ -2,8 +2,7 @@
 
 import hmac
 import secrets
-from collections.abc import Container
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +16,9 @@ _SECRET_SIZE: Final = 32
 NAMES_OF_ONE: Final = 64
 """Names that one client gets again: as many as a session has tunnels.  Further ones are new each time."""
 
+RANDOM_NAMES: Final = 64
+"""Those to try then.  There are billions of them: that all are taken does not happen."""
+
 
 class GivenNames:
     """Works names out of who asks, and of a secret, so that nobody else can.
@@ -29,19 +31,15 @@ class GivenNames:
     def __init__(self, folder: Path | None) -> None:
         self._secret = secrets.token_bytes(_SECRET_SIZE) if folder is None else _read_secret(folder / _SECRET_FILE)
 
-    def choose(self, identity: str, taken: Container[str]) -> str:
-        """Return the first name of *identity* that is not *taken*."""
+    def candidates(self, client: str) -> Iterator[str]:
+        """Return the names of a client, the first choice first, and then some that are anybody's."""
         for number in range(NAMES_OF_ONE):
-            name = self._name(identity, number)
-            if name not in taken:
-                return name
-        while (name := random_name(secrets.choice)) in taken:
-            pass
-        return name
+            yield self._name(client, number)
+        for _ in range(RANDOM_NAMES):
+            yield random_name(secrets.choice)
 
-    def _name(self, identity: str, number: int) -> str:
-        digest = hmac.digest(self._secret, f"{number}\n{identity}".encode(), "sha256")
-        values = islice(digest, None)
+    def _name(self, client: str, number: int) -> str:
+        values = iter(hmac.digest(self._secret, f"{number}\n{client}".encode(), "sha256"))
         return random_name(lambda letters: letters[next(values) % len(letters)])
 
 

@@ -4,7 +4,7 @@ Each change that somebody has asked for leaves a line in the audit, in the same 
 """
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import attrs
@@ -106,6 +106,18 @@ def reserve(connection: sqlite3.Connection, wanted: Reservation, now: float, *, 
     if by is not None and found == wanted:
         until = "for good" if wanted.until is None else f"until {wanted.until}"
         record(connection, by, "name.reserve", f"{wanted.kind} {wanted.name} for {wanted.identity} {until}", now)
+    return found
+
+
+def take_reservations(
+    connection: sqlite3.Connection, wanted: Iterable[Reservation], now: float, by: Actor | None
+) -> list[Reservation]:
+    """Make the reservations that a client wants, as `reserve` does; new ones leave a line in the audit *by* it."""
+    found = []
+    for one in wanted:
+        query = "SELECT 1 FROM reservations WHERE kind = ? AND name = ? AND identity = ?"
+        is_known = connection.execute(query, (one.kind, one.name, one.identity)).fetchone() is not None
+        found.append(reserve(connection, one, now, by=None if is_known else by))
     return found
 
 

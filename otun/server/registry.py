@@ -1,5 +1,6 @@
 """Which tunnels are open, and which one a visitor's request means."""
 
+from collections.abc import Iterator
 from typing import Final
 
 import attrs
@@ -17,9 +18,9 @@ class Registration:
     """A tunnel: what leads to it, the session of the client that answers for it, and what its owner asked for.
 
     *hosts* are whole host names, or wildcards (`*.app.example.org`); *path* is the beginning of the paths that are for
-    it, without a slash at its end.  *tunnel_id* is the client's own name for it, and *local* the address of its local
-    service, for people; both may be empty.  If it *is_passthrough*, TLS ends at the local service.  *streams* counts
-    those that are open.
+    it, without a slash at its end.  *owner* is the name of who has it, if that is not just anybody; *tunnel_id* is the
+    client's own name for it, and *local* its local service's address, for people: both may be empty.  If it
+    *is_passthrough*, TLS ends at the local service.  *streams* counts those that are open.
 
     *rules* are what visitors must comply with; *has_guarded_kin* tells that another tunnel on one of its hosts has
     some.  Whoever lets a visitor in asks `otun.server.visitor_access`.  *rate* is how many requests it gets, if that is
@@ -31,7 +32,7 @@ class Registration:
     hosts: tuple[str, ...] = ()
     path: bytes = EVERY_PATH
     tunnel_id: str = ""
-    owner: str | None = attrs.field(default=None, repr=False)
+    owner: str | None = None
     local: str = ""
     host_header: bytes | None = None
     request_edits: FieldEdits = NO_EDITS
@@ -80,23 +81,22 @@ class Registry:
         """Return every host that leads to *registration*."""
         return (self.host_of(registration.name), *registration.hosts)
 
-    def rival(self, registration: Registration) -> str | None:
-        """Return the host, if any, that cannot be shared with who has it: same path, another owner, TLS of its own."""
+    def rivals(self, registration: Registration) -> Iterator[tuple[str, Registration]]:
+        """Return the hosts that cannot be shared, and with whom: the same path, another owner, TLS of its own."""
         for host in self.hosts_of(registration):
             for other in self._routes.get(host, ()):
                 is_alone = other.is_passthrough or registration.is_passthrough  # Nobody sees its paths.
                 if is_alone or other.path == registration.path or not other.is_kin_of(registration):
-                    return host
+                    yield host, other
         for host in registration.hosts:
             # Nobody takes a name out of what a wildcard has given to another token.  Without tokens all are equal.
-            above = self._routes_of_wildcard(host.removeprefix("*.")) or ()
-            if any(other.owner != registration.owner for other in above):
-                return host
-        return None
+            for other in self._routes_of_wildcard(host.removeprefix("*.")) or ():
+                if other.owner != registration.owner:
+                    yield host, other
 
     def add(self, registration: Registration) -> None:
         """Open a tunnel; it must have no rival."""
-        assert self.rival(registration) is None
+        assert not any(self.rivals(registration))
         for host in self.hosts_of(registration):
             routes = self._routes.setdefault(host, [])
             routes.append(registration)

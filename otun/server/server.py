@@ -1,8 +1,7 @@
 """The server as a whole."""
 
 import socket
-from contextlib import ExitStack
-from pathlib import Path
+from contextlib import AsyncExitStack, ExitStack
 
 import attrs
 import trio
@@ -12,14 +11,20 @@ from ..background import open_background
 from ..errors import ConfigurationError
 from ..switchboard import Listener, open_switchboard
 from ..tls.fingerprints import Fingerprint
+from .authentication import Authenticator, read_identity_key
 from .client_gate import ClientGate
+from .clients import Clients
 from .control_port import ControlPort
+from .database import Database, open_database
 from .encryption import Encryption
+from .first_token import ensure_token, read_first_token
 from .http_port import HttpPort
 from .https_port import HttpsPort
 from .listening import bound_address, open_listening_sockets
+from .opening import TunnelOpener
 from .redirects import Redirects
 from .registry import Registry
+from .reservations import Reservations
 from .settings import ServerSettings
 from .tcp_port import TcpPorts
 from .urls import PublicPorts
@@ -30,7 +35,8 @@ class Server:
     """A running server: where it listens, with the real ports.
 
     *fingerprint* is that of the certificate by which clients can know it, if it takes TLS; they need it if the
-    certificate *is_self_made*, as no authority vouches for it then.
+    certificate *is_self_made*, as no authority vouches for it then.  It *is_open* if nobody needs a token, as far as is
+    known now; *first_token* is the one that the server has made, as long as it is good and in the state folder.
     """
 
     control_addresses: tuple[TcpAddress, ...]
@@ -38,6 +44,8 @@ class Server:
     https_addresses: tuple[TcpAddress, ...] = ()
     fingerprint: Fingerprint | None = None
     is_self_made: bool = False
+    is_open: bool = False
+    first_token: str | None = attrs.field(default=None, repr=False)
 
 
 async def serve(
@@ -45,38 +53,55 @@ async def serve(
 ) -> None:
     """Serve clients and visitors until cancelled; `nursery.start` gives the `Server` once all ports listen.
 
-    Raises `otun.errors.ListenError` when a port cannot be had, and `ConfigurationError` for certificates that cannot be
-    used.  Cancelled, all connections are closed at once.
+    Raises `otun.errors.ListenError` when a port cannot be had, `DatabaseError`, and `ConfigurationError` for
+    certificates and databases that cannot be used.  Cancelled, all connections are closed at once.
     """
     settings = settings or ServerSettings()
-    if settings.state is not None:
-        _make_folder(settings.state)
-    with ExitStack() as unused:
-        control = await _listen(settings.control, unused)
-        public = await _listen(settings.public, unused)
-        https = await _listen(settings.https, unused)
-        is_private = all(is_loopback_host(bound_address(sock).host) for sock in control)
-        encryption = Encryption(settings, is_private=is_private)
-        unused.pop_all()  # The board closes them now.
-    server = Server(
-        tuple(map(bound_address, control)),
-        tuple(map(bound_address, public)),
-        tuple(map(bound_address, https)),
-        encryption.fingerprint,
-        encryption.is_self_made,
-    )
-    registry = Registry(settings.domain)
-    ports = PublicPorts(http=_port_of(public), https=_port_of(https), has_certificate=encryption.will_cover)
-    async with open_switchboard() as board, open_background() as background:
+    async with AsyncExitStack() as stack:
+        database = None
+        if settings.state is not None:
+            database = await stack.enter_async_context(open_database(settings.state))
+        with ExitStack() as unused:
+            control = await _listen(settings.control, unused)
+            public = await _listen(settings.public, unused)
+            https = await _listen(settings.https, unused)
+            is_private = all(is_loopback_host(bound_address(sock).host) for sock in control)
+            encryption = Encryption(settings, is_private=is_private)
+            authenticator = await _load_tokens(settings, database, is_private=is_private)
+            reservations = Reservations(database, lifetime=settings.reservation)
+            await reservations.load()
+            unused.pop_all()  # The board closes them now.
+        server = Server(
+            tuple(map(bound_address, control)),
+            tuple(map(bound_address, public)),
+            tuple(map(bound_address, https)),
+            encryption.fingerprint,
+            encryption.is_self_made,
+            authenticator.is_open,
+            _first_token(settings, authenticator),
+        )
+        clients, registry = Clients(), Registry(settings.domain)
+        ports = PublicPorts(http=_port_of(public), https=_port_of(https), has_certificate=encryption.will_cover)
+        board = await stack.enter_async_context(open_switchboard())
+        background = await stack.enter_async_context(open_background())
         tcp_ports = TcpPorts(
             settings.tcp_ports,
             server.public_addresses or server.https_addresses,
             board,
             max_streams=settings.max_streams,
         )
-        control_port = ControlPort(settings, registry, tcp_ports, ports=ports, certificates=encryption.automatic)
-        clients = ClientGate(
-            control_port,
+        opener = TunnelOpener(
+            settings,
+            clients,
+            authenticator,
+            reservations,
+            registry,
+            tcp_ports,
+            ports=ports,
+            certificates=encryption.automatic,
+        )
+        client_gate = ClientGate(
+            ControlPort(clients, opener),
             board,
             background,
             encryption,
@@ -84,14 +109,16 @@ async def serve(
         )
         redirects = Redirects(registry, encryption, ports.https if settings.redirect else None) if https else None
         http_port = HttpPort(settings, registry, board, redirects, background)
-        https_port = HttpsPort(http_port, encryption, clients)
+        https_port = HttpsPort(http_port, encryption, client_gate)
         for sock in control:
-            Listener(board, sock, clients.client_connected)
+            Listener(board, sock, client_gate.client_connected)
         for sock in public:
             Listener(board, sock, http_port.visitor_connected)
         for sock in https:
             Listener(board, sock, https_port.visitor_connected)
         background.start_soon(encryption.store.keep_fresh)
+        background.start_soon(authenticator.keep_fresh, clients.end_revoked)
+        background.start_soon(reservations.keep_fresh, clients.names_in_use)
         if encryption.automatic is not None:
             encryption.automatic.tell(https_port.certificate_obtained)
             background.start_soon(encryption.automatic.run)
@@ -99,11 +126,29 @@ async def serve(
         await trio.sleep_forever()
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"state folder {folder}: {error.strerror}") from error
+async def _load_tokens(settings: ServerSettings, database: Database | None, *, is_private: bool) -> Authenticator:
+    """Return who knows the tokens; there is one at least, unless nobody needs any."""
+    if not (settings.open or is_private or settings.tokens):
+        if database is None or settings.state is None:
+            raise ConfigurationError(
+                "everybody could open tunnels on this server: it needs tokens, or a state folder (--state) to keep one "
+                "in; --open lets everybody in"
+            )
+        await ensure_token(database, settings.state)
+    authenticator = Authenticator(
+        settings.tokens,
+        database,
+        key=read_identity_key(settings.state),
+        is_open=settings.open,
+        is_private=is_private,
+    )
+    await authenticator.load()
+    return authenticator
+
+
+def _first_token(settings: ServerSettings, authenticator: Authenticator) -> str | None:
+    token = read_first_token(settings.state) if settings.state is not None else None
+    return token if token is not None and authenticator.knows(token) else None
 
 
 async def _listen(address: TcpAddress | None, unused: ExitStack) -> list[socket.socket]:

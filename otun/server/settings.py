@@ -27,6 +27,9 @@ DEFAULT_MAX_STREAMS: Final = 10_000
 REQUEST_BURST: Final = 10
 """Seconds' worth of a tunnel's requests that may come at once: one page asks for a hundred things."""
 
+DEFAULT_RESERVATION: Final = 7 * 86_400.0
+"""Seconds for which a name is kept for who has had it."""
+
 _DOMAIN: Final = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*"
 )
@@ -83,8 +86,10 @@ class ServerSettings:
     *control* is for clients, *public* for visitors; an empty host means every interface, port 0 a free one.  With a
     *domain*, visitors of NAME.DOMAIN reach the tunnel NAME; without one, those of NAME.localhost do, and those of any
     other host reach the only tunnel, as long as there is just one.  *public_url* is what clients are told instead of
-    what the server would work out; `{name}` in it stands for the tunnel's name.  With *tokens*, a client must present
-    one of them.
+    what the server would work out; `{name}` in it stands for the tunnel's name.  A client must
+    present one of the *tokens*, or one of those in the database in *state*, where one is made if there are none; unless
+    the server is *open*, or there are no tokens at all and only this machine can reach the control port.  Names belong
+    to the identity that has taken them until *reservation* seconds after their last use.
 
     *allow_hostnames* are the names that clients may choose outside the domain: `shop.example.org`, or
     `*.example.org` for all below it.  *tcp_ports* are those that raw TCP tunnels may have.  Visitors from
@@ -112,6 +117,8 @@ class ServerSettings:
     domain: str | None = attrs.field(default=None, converter=_normalize_domain)
     public_url: str | None = attrs.field(default=None, converter=_normalize_url)
     tokens: frozenset[str] = attrs.field(default=frozenset(), repr=False)
+    open: bool = False
+    reservation: float = DEFAULT_RESERVATION
     allow_hostnames: tuple[str, ...] = attrs.field(default=(), converter=_normalize_patterns)
     tcp_ports: tuple[range, ...] = ()
     trusted_proxies: tuple[Network, ...] = ()

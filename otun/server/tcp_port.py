@@ -34,27 +34,39 @@ class TcpPorts:
         ]
         self._board = board
         self._max_streams = max_streams
-        self._taken: set[int] = set()
+        self._tunnels: dict[int, TcpTunnel] = {}  # By port.
 
-    def open(self, registration: Registration, wanted: int | None) -> "TcpTunnel":
-        """Listen on the port that is *wanted*, or on any.  Raises `otun.server.admission.Refused`."""
+    def __getitem__(self, port: int) -> "TcpTunnel":
+        """Return the tunnel on *port*.  Raises `KeyError`."""
+        return self._tunnels[port]
+
+    def __contains__(self, port: object) -> bool:
+        return port in self._tunnels
+
+    def check(self, wanted: int | None) -> Sequence[range]:
+        """Return the ports that there are, if the one that is *wanted* is among them.
+
+        Raises `otun.server.admission.Refused`.
+        """
         if not self._ranges:
             raise refuse(
                 "this server has no ports for TCP tunnels; its operator can give some with --tcp-ports",
                 "port_not_allowed",
             )
-        if wanted is None:
-            port, sockets = self._listen_anywhere()
-        else:
-            if not any(wanted in ports for ports in self._ranges):
-                raise refuse(f"port {wanted} is not among those for TCP tunnels on this server", "port_not_allowed")
-            port, sockets = wanted, self._listen(wanted)
-        self._taken.add(port)
-        return TcpTunnel(self, registration, port, sockets, self._board, self._max_streams)
+        if wanted is not None and not any(wanted in ports for ports in self._ranges):
+            raise refuse(f"port {wanted} is not among those for TCP tunnels on this server", "port_not_allowed")
+        return self._ranges
+
+    def open(self, registration: Registration, ports: Iterable[int]) -> "TcpTunnel":
+        """Listen on one of *ports*: on the only one, or on any.  Raises `otun.server.admission.Refused`."""
+        wanted = list(ports)
+        port, sockets = (wanted[0], self._listen(wanted[0])) if len(wanted) == 1 else self._listen_on_one(wanted)
+        tunnel = self._tunnels[port] = TcpTunnel(self, registration, port, sockets, self._board, self._max_streams)
+        return tunnel
 
     def _listen(self, port: int) -> list[socket.socket]:
         try:
-            if port in self._taken:
+            if port in self._tunnels:
                 raise OSError(errno.EADDRINUSE, "taken by another tunnel")
             return listen_on_all(self._places, port)
         except OSError as error:
@@ -62,8 +74,8 @@ class TcpPorts:
                 raise refuse(f"port {port} is already in use", "port_taken", retryable=True) from error
             raise refuse(f"port {port} cannot be had: {error.strerror}", "port_not_allowed") from error
 
-    def _listen_anywhere(self) -> tuple[int, list[socket.socket]]:
-        free = [port for ports in self._ranges for port in ports if port not in self._taken]
+    def _listen_on_one(self, ports: Iterable[int]) -> tuple[int, list[socket.socket]]:
+        free = [port for port in ports if port not in self._tunnels]
         for port in random.sample(free, min(len(free), _BIND_ATTEMPTS)):
             try:
                 return port, listen_on_all(self._places, port)
@@ -73,7 +85,7 @@ class TcpPorts:
 
     def freed(self, port: int) -> None:
         """A tunnel does not need *port* any more."""
-        self._taken.discard(port)
+        del self._tunnels[port]
 
 
 class TcpTunnel:

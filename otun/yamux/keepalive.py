@@ -30,6 +30,11 @@ class KeepAlive:
             return self._pinged_at + self._timeout
         return self._last_heard + self._interval
 
+    @property
+    def last_heard(self) -> float:
+        """When the last byte came."""
+        return self._last_heard
+
     def bytes_received(self, now: float) -> None:
         """Take note that the peer is alive: any byte from it says so."""
         self._last_heard = now

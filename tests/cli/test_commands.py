@@ -304,11 +304,12 @@ def test_a_url_from_a_hostile_server_cannot_command_the_terminal() -> None:
     [
         ("127.0.0.1", ServerSettings(), "otun http 3000 --server 127.0.0.1:4443"),
         ("0.0.0.0", ServerSettings(domain="t.example.com"), "otun http 3000 --server t.example.com:4443"),
-        ("::1", ServerSettings(tokens=frozenset({"s3"})), "otun http 3000 --server [::1]:4443 --token TOKEN"),
+        ("::1", ServerSettings(tokens=frozenset({"s3"})), "OTUN_TOKEN=TOKEN otun http 3000 --server [::1]:4443"),
     ],
 )
 def test_the_line_for_the_client_is_ready_to_use(host: str, settings: ServerSettings, line: str) -> None:
-    assert describe_client(settings, Server((TcpAddress(host, 4443),), ())) == line
+    running = Server((TcpAddress(host, 4443),), (), is_open=not settings.tokens)
+    assert describe_client(settings, running) == line
 
 
 @pytest.mark.parametrize(

@@ -151,18 +151,23 @@ def test_the_certificate_is_in_the_home_folder_if_no_other_is_named(
     ids=str,
 )
 def test_the_command_that_is_printed_opens_a_tunnel(
-    start: "Start", start_server: StartServer, tmp_path: Path, local_port: int, arguments: list[str]
+    start: "Start",
+    start_server: StartServer,
+    environment: pytest.MonkeyPatch,
+    tmp_path: Path,
+    local_port: int,
+    arguments: list[str],
 ) -> None:
     server = start_server("--state", str(tmp_path / "state"), *arguments)
     words = shlex.split(server.lines["client"])
-    assert words[0] == "otun"
+    assert words[:2] == ["OTUN_TOKEN=TOKEN", "otun"]
+    environment.setenv("OTUN_TOKEN", TOKEN)
     place = words.index("--server") + 1
     host, _, port = words[place].rpartition(":")
     assert host == (arguments[1] if arguments[1:] else socket.gethostname())
     words[place] = f"127.0.0.1:{port}"
-    words[words.index("--token") + 1] = TOKEN
     words[words.index("3000")] = str(local_port)
-    client = start(*words[1:])
+    client = start(*words[2:])
     url = see_tunnel(client)
     public = http.client.HTTPConnection(server.lines["public"], timeout=20)
     public.request("GET", "/", headers={"Host": url.partition("//")[2], "Connection": "close"})
@@ -330,13 +335,13 @@ def test_noise_is_a_line_each(start_server: StartServer) -> None:
 
 
 def test_the_command_that_is_printed_says_that_a_certificate_is_needed(
-    start: "Start", start_server: StartServer, authority: Authority
+    start: "Start", start_server: StartServer, environment: pytest.MonkeyPatch, authority: Authority
 ) -> None:
     server = start_server("--client-ca", str(authority.path), control="127.0.0.1:0")
     words = shlex.split(server.lines["client"])
     words[words.index("--client-cert") + 1] = str(authority.issue("client.example").certificate)
-    words[words.index("--token") + 1] = TOKEN
-    client = start(*words[1:])
+    environment.setenv("OTUN_TOKEN", TOKEN)
+    client = start(*words[2:])
     see_tunnel(client)
     assert client.signal(signal.SIGTERM).code == 0
     server.stop()

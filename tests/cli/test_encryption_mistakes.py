@@ -249,10 +249,8 @@ def test_a_full_disk_is_a_line_and_leaves_nothing(environment: pytest.MonkeyPatc
     done = subprocess.run(
         ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *command], capture_output=True, text=True, check=False, timeout=30
     )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
-        f"otun: the server's certificate {state / 'control.pem'} cannot be written: File too large\n"
-    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"otun: database {state / 'otun.db'}: disk I/O error\n"
     assert [path.name for path in state.iterdir()] == ["server.lock"]
 
 

@@ -90,7 +90,7 @@ async def test_our_client_without_tls_is_refused_by_a_port_that_others_reach(pub
 
 
 async def test_a_port_that_others_reach_takes_clients_without_tls_if_it_is_told_to(start_server: StartServer) -> None:
-    server = await start_server(control=EVERYWHERE, allow_plaintext=True)
+    server = await start_server(control=EVERYWHERE, allow_plaintext=True, open=True)
     async with registered_client(reached(server.control)):
         pass
 

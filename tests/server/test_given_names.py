@@ -6,33 +6,30 @@ from pathlib import Path
 import pytest
 
 from otun import ConfigurationError
-from otun.server.given_names import NAMES_OF_ONE, GivenNames
+from otun.server.given_names import NAMES_OF_ONE, RANDOM_NAMES, GivenNames
 
 from .raw_client import raw_client
 
 
 def test_the_same_client_gets_the_same_name_from_a_server_that_has_restarted(tmp_path: Path) -> None:
-    assert GivenNames(tmp_path).choose("a client", ()) == GivenNames(tmp_path).choose("a client", ())
+    assert next(GivenNames(tmp_path).candidates("a client")) == next(GivenNames(tmp_path).candidates("a client"))
 
 
 def test_others_get_other_names_and_so_does_everybody_from_another_server(tmp_path: Path) -> None:
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:
         folder.mkdir()
-    names = [GivenNames(folder).choose(identity, ()) for folder in [*folders, None] for identity in ("a", "b", "")]
+    names = [
+        next(GivenNames(folder).candidates(identity)) for folder in [*folders, None] for identity in ("a", "b", "")
+    ]
     assert len(set(names)) == len(names)
 
 
 def test_each_further_tunnel_has_its_own_name_which_it_gets_again(tmp_path: Path) -> None:
-    names = GivenNames(tmp_path)
-    taken: list[str] = []
-    for _ in range(2 * NAMES_OF_ONE):  # Beyond those that it gets again, names are new.
-        name = names.choose("a client", taken)
-        assert name not in taken
-        taken.append(name)
-    again = GivenNames(tmp_path)
-    for number in range(NAMES_OF_ONE):
-        assert again.choose("a client", taken[:number]) == taken[number]
+    names, again = (list(GivenNames(tmp_path).candidates("a client")) for _ in range(2))
+    assert len(set(names)) == NAMES_OF_ONE + RANDOM_NAMES  # Beyond those that it gets again, names are new.
+    assert again[:NAMES_OF_ONE] == names[:NAMES_OF_ONE]
+    assert not {*names[NAMES_OF_ONE:]} & {*again[NAMES_OF_ONE:]}
 
 
 def test_the_key_is_nobody_elses_to_read(tmp_path: Path) -> None:

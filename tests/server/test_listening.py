@@ -100,7 +100,9 @@ async def test_port_0_gives_a_free_port_that_is_reported(start_server) -> None:
 @needs_ipv6
 async def test_an_empty_host_listens_on_ipv4_and_ipv6_with_one_port(engine, nursery: trio.Nursery) -> None:
     everywhere = TcpAddress("", 0)
-    running = await run_server(nursery, loopback_settings(control=everywhere, public=everywhere, allow_plaintext=True))
+    running = await run_server(
+        nursery, loopback_settings(control=everywhere, public=everywhere, allow_plaintext=True, open=True)
+    )
     for addresses in (running.server.control_addresses, running.server.public_addresses):
         assert len(addresses) == 2
         assert len({address.port for address in addresses}) == 1
@@ -136,7 +138,7 @@ async def test_the_ports_can_be_taken_again_at_once(engine, nursery: trio.Nurser
         await fetch(first.public)
         await first.stop()
     second = await run_server(nursery, ServerSettings(control=first.control, public=first.public))
-    assert second.server == Server((first.control,), (first.public,))
+    assert second.server == Server((first.control,), (first.public,), is_open=True)
 
 
 def test_a_server_listens_everywhere_on_4443_and_8080_unless_told_otherwise() -> None:

@@ -47,6 +47,7 @@ async def test_noise_is_one_line_in_the_log_and_no_more(
 ) -> None:
     server = await start_server(
         control=EVERYWHERE,
+        open=True,
         https=TcpAddress("127.0.0.1", 0),
         certificates=(authority.issue("127.0.0.1", "app.localhost"),),
     )

@@ -10,8 +10,12 @@ import pytest
 import trio
 
 from otun import ServerSettings, Session, SessionClosed, TcpAddress
-from otun.server.control_port import ClientAddress, ControlPort
+from otun.server.authentication import Authenticator
+from otun.server.clients import ClientAddress, Clients
+from otun.server.control_port import ControlPort
+from otun.server.opening import TunnelOpener
 from otun.server.registry import Registry
+from otun.server.reservations import Reservations
 from otun.server.tcp_port import TcpPorts
 from otun.server.urls import PublicPorts
 from otun.switchboard import open_switchboard
@@ -53,7 +57,17 @@ async def serving() -> AsyncIterator[Served]:
         trio.open_nursery() as nursery,
     ):
         tcp_ports = TcpPorts((), (), board, max_streams=1)
-        port = ControlPort(ServerSettings(), registry, tcp_ports, ports=PublicPorts(http=8080))
+        clients = Clients()
+        opener = TunnelOpener(
+            ServerSettings(),
+            clients,
+            Authenticator(key=b"", is_open=True),
+            Reservations(None, lifetime=0),
+            registry,
+            tcp_ports,
+            ports=PublicPorts(http=8080),
+        )
+        port = ControlPort(clients, opener)
         served = Served(client, server, registry, trio.current_time())
 
         async def serve() -> None:

@@ -1,0 +1,253 @@
+"""How a client's tunnel is opened: everything that must hold is checked here, for each tunnel anew."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from functools import partial
+from itertools import chain
+from typing import Final, NoReturn
+
+from ..access import Identity, NameKind
+from ..addresses import TcpAddress
+from ..control.excerpt import excerpt
+from ..control.messages import Error, Register, Registered
+from .admission import admit_host, check_id, chosen_name, refuse, visitor_rules
+from .authentication import Authenticator
+from .authorization import authorize_another, authorize_hosts, authorize_port, fit_name
+from .automatic_certificates import AutomaticCertificates
+from .clients import Client, Clients, OpenTunnel
+from .given_names import GivenNames
+from .registry import EVERY_PATH, Registration, Registry
+from .reservations import Key, Reservations
+from .settings import ServerSettings
+from .tcp_port import TcpPorts
+from .urls import PublicPorts, public_url
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+TAKEOVER_SILENCE: Final = 15.0
+"""Seconds of silence after which a session leaves its names to another one of the same identity."""
+
+_TAKEN_OVER: Final = Error("another session of this client has taken its place", code="taken_over")
+
+
+class TunnelOpener:
+    """Opens tunnels for clients: knows what there is, and asks who may have it."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        clients: Clients,
+        authenticator: Authenticator,
+        reservations: Reservations,
+        registry: Registry,
+        tcp_ports: TcpPorts,
+        *,
+        ports: PublicPorts,
+        certificates: AutomaticCertificates | None = None,
+    ) -> None:
+        self._settings = settings
+        self._clients = clients
+        self._authenticator = authenticator
+        self._reservations = reservations
+        self._registry = registry
+        self._tcp_ports = tcp_ports
+        self._ports = ports
+        self._certificates = certificates
+        self._given_names = GivenNames(settings.state)
+
+    def authenticate(self, request: Register) -> Identity:
+        """Return who asks.  Raises `otun.server.admission.Refused`."""
+        return self._authenticator.authenticate(request.token, time.time())
+
+    async def open(self, client: Client, request: Register) -> Registered:
+        """Open a tunnel for *client*, which is among the clients, and return the answer.
+
+        Raises `otun.server.admission.Refused`.  Cancelled, nothing is open.
+        """
+        identity = self.authenticate(request)
+        if identity.name != client.identity.name:
+            raise refuse("all tunnels of a session belong to the same token", "bad_token")
+        client.identity = identity  # What it may can have changed.
+        check_id(request)
+        self._resume(client, request)
+        match request.kind:
+            case "http":
+                tunnel = await self._open_http(client, request)
+            case "tls":
+                tunnel = await self._open_tls(client, request)
+            case "tcp":
+                tunnel = await self._open_tcp(client, request)
+            case kind:
+                raise refuse(f"this server has no tunnels of the kind {excerpt(kind)}", "kind_unknown")
+        is_first = not client.tunnels
+        client.tunnels[request.id] = tunnel
+        registration = tunnel.registration
+        logger.info("client %s: opened tunnel %s at %s", client, registration.name, tunnel.url)
+        return Registered(
+            tunnel.url,
+            registration.name,
+            id=request.id,
+            stream_header=request.stream_header,
+            protections=registration.rules.names if registration.rules is not None else (),
+            resume=client.new_resume_secret() if is_first and request.resume is not None else "",
+        )
+
+    def _resume(self, client: Client, request: Register) -> None:
+        """End the session whose place *client* takes, if it shows that session's secret."""
+        if request.resume:
+            before = self._clients.find_resumed(client.identity, request.resume)
+            if before is not None and before is not client:
+                self._end(before, client)
+
+    def _end(self, before: Client, successor: Client) -> None:
+        logger.info("client %s: gives way to %s, the same client", before, successor)
+        before.end(_TAKEN_OVER)
+
+    async def _reserve(self, client: Client, keys: Iterable[Key]) -> None:
+        await self._reservations.take(client.identity, keys, str(client))
+        client.check()  # It may have been ended meanwhile.
+
+    # Tunnels with host names
+
+    async def _open_http(self, client: Client, request: Register) -> OpenTunnel:
+        registration, keys, close = await self._open_host(client, request)
+        url = public_url(
+            self._settings,
+            registration.name,
+            host=_own_host(registration),
+            client_host=client.address.peer.host,
+            reached_host=client.address.reached_host,
+            ports=self._ports,
+        )
+        path = "" if registration.path == EVERY_PATH else registration.path.decode()
+        return OpenTunnel(registration, "http", url + path, keys, close)
+
+    async def _open_tls(self, client: Client, request: Register) -> OpenTunnel:
+        if self._ports.https is None:
+            raise refuse(
+                "this server has no port for TLS tunnels; its operator can give it one with --https", "kind_unknown"
+            )
+        registration, keys, close = await self._open_host(client, request)
+        host = _own_host(registration) or self._registry.host_of(registration.name)
+        return OpenTunnel(registration, "tls", f"tls://{TcpAddress(host, self._ports.https)}", keys, close)
+
+    async def _open_host(
+        self, client: Client, request: Register
+    ) -> tuple[Registration, tuple[Key, ...], Callable[[], None]]:
+        identity = client.identity
+        registration = admit_host(
+            request,
+            client.session,
+            _owner(client),
+            self._settings,
+            self._registry,
+            partial(self._free_name, client, request),
+        )
+        authorize_hosts(identity, registration, self._registry.domain)
+        keys = self._keys_of(registration)
+        self._make_room(client, registration)
+        await self._reserve(client, keys)
+        self._make_room(client, registration)  # Somebody may have come meanwhile.
+        with ExitStack() as tunnel:
+            self._registry.add(registration)
+            tunnel.callback(self._registry.remove, registration)
+            if self._certificates is not None and not registration.is_passthrough:
+                hosts = self._registry.hosts_of(registration)
+                self._certificates.tunnel_opened(hosts, _known_as(client))
+                tunnel.callback(self._certificates.tunnel_closed, hosts)
+            return registration, keys, tunnel.pop_all().close
+
+    def _free_name(self, client: Client, request: Register) -> str:
+        """Return a name for a tunnel whose client has chosen none: the same again, if nobody else has it."""
+        kind: NameKind = "tls" if request.kind == "tls" else "http"
+        who = f"{_known_as(client)}\n{request.kind}\n{request.local}\n{request.id}"
+        name = ""
+        for made_up in self._given_names.candidates(who):
+            name = fit_name(client.identity, kind, made_up)
+            if name not in self._registry and self._reservations.is_free_for(client.identity, ("name", name)):
+                break
+        return name
+
+    def _keys_of(self, registration: Registration) -> tuple[Key, ...]:
+        """Return what is reserved with the tunnel.  Hosts below its name come with the name."""
+        own = self._registry.host_of(registration.name)
+        hosts = (host for host in registration.hosts if host != own and not host.endswith(f".{own}"))
+        return ("name", registration.name), *(("host", host) for host in hosts)
+
+    def _make_room(self, client: Client, registration: Registration) -> None:
+        """See that nobody else has its hosts, and that the client may have one tunnel more.  Raises `Refused`."""
+        for host, rival in list(self._registry.rivals(registration)):
+            what = f"subdomain '{registration.name}'"
+            if host != self._registry.host_of(registration.name):
+                what = f"hostname '{host}'"
+            if registration.path != EVERY_PATH:
+                what += f" with the path {registration.path.decode()!r}"
+            self._take_over(client, rival, what, "name_taken")
+        authorize_another(client.identity, self._clients.count_tunnels(client.identity))
+
+    def _take_over(self, client: Client, rival: Registration, what: str, code: str) -> None:
+        """End the session that has *what*, if it is the same client's and has fallen silent.  Raises `Refused`."""
+        holder = self._clients.client_of(rival)
+        is_same = holder is not client and rival.owner is not None and rival.owner == client.identity.name
+        if is_same and holder.silence >= TAKEOVER_SILENCE:
+            self._end(holder, client)
+            return
+        _refuse_taken(what, code, is_same=is_same)
+
+    # Tunnels with ports
+
+    async def _open_tcp(self, client: Client, request: Register) -> OpenTunnel:
+        name = chosen_name(request)
+        registration = Registration(
+            name or "tcp",
+            client.session,
+            owner=_owner(client),
+            tunnel_id=request.id,
+            local=request.local,
+            has_stream_header=request.stream_header,
+            rules=visitor_rules(request),
+        )
+        wanted = request.remote_port
+        ranges = authorize_port(client.identity, wanted, self._tcp_ports.check(wanted))
+        ports: Iterable[int] = chain.from_iterable(ranges)
+        keys: tuple[Key, ...] = ()
+        if wanted is None:
+            ports = filter(partial(self._is_free_port, client.identity), ports)
+        else:
+            ports, keys = (wanted,), (("port", str(wanted)),)
+            self._free_port(client, wanted)
+            await self._reserve(client, keys)
+            self._free_port(client, wanted)
+        authorize_another(client.identity, self._clients.count_tunnels(client.identity))
+        tunnel = self._tcp_ports.open(registration, ports)
+        registration.name = name or f"tcp-{tunnel.port}"
+        url = f"tcp://{TcpAddress(self._settings.domain or client.address.reached_host, tunnel.port)}"
+        return OpenTunnel(registration, "tcp", url, keys, tunnel.close)
+
+    def _is_free_port(self, identity: Identity, port: int) -> bool:
+        return self._reservations.is_free_for(identity, ("port", str(port)))
+
+    def _free_port(self, client: Client, port: int) -> None:
+        if port in self._tcp_ports:
+            self._take_over(client, self._tcp_ports[port].registration, f"port {port}", "port_taken")
+
+
+def _owner(client: Client) -> str | None:
+    return None if client.identity.is_anonymous else client.identity.name
+
+
+def _known_as(client: Client) -> str:
+    """Return who has the client's names: those who cannot be told apart otherwise are where they come from."""
+    return client.address.peer.host if client.identity.is_anonymous else client.identity.name
+
+
+def _own_host(registration: Registration) -> str | None:
+    """Return the first whole host name that the tunnel has beside its name."""
+    return next((host for host in registration.hosts if not host.startswith("*.")), None)
+
+
+def _refuse_taken(what: str, code: str, *, is_same: bool) -> NoReturn:
+    by = f" by a session of the same token; once that is silent for {TAKEOVER_SILENCE:.0f} s, it can be taken over"
+    raise refuse(f"{what} is already in use{by if is_same else ''}", code, retryable=True)
