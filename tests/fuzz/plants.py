@@ -433,8 +433,15 @@ PLANTS: Final = [
     Plant(
         "what Connection names is passed on",
         "http/forwarding.py",
-        "        if name in gone or not",
-        "        if not",
+        "if is_plain and name not in gone]",
+        "if is_plain]",
+        ("http/test_forwarding.py",),
+    ),
+    Plant(
+        "what Connection names is passed on beside cookies",
+        "http/forwarding.py",
+        "            if name in gone or not",
+        "            if not",
         ("http/test_forwarding.py",),
     ),
     Plant(

@@ -179,6 +179,11 @@ def test_what_connection_names_goes_no_further() -> None:
     assert [line for line in lines if "Forwarded" not in line] == ["GET / HTTP/1.1", "Host: app.example"]
 
 
+def test_what_connection_names_in_a_response_goes_no_further_beside_cookies_either() -> None:
+    lines = answered("Connection: x-secret", "X-Secret: 1", "Set-Cookie: a=1", "Kept: yes")
+    assert lines == ["HTTP/1.1 200 OK", "Set-Cookie: a=1", "Kept: yes", "Content-Length: 0"]
+
+
 def test_connection_cannot_take_away_what_the_edge_says() -> None:
     lines = written("Connection: X-Forwarded-For, Forwarded, X-Forwarded-Proto, X-Forwarded-Host")
     assert [len(fields_of(lines, name)) for name in IDENTITIES[:4]] == [1, 1, 1, 1]
