@@ -83,9 +83,9 @@ class Client:
         self._resume_hash = hash_token(secret)
         return secret
 
-    def has_resume_secret(self, secret: str) -> bool:
-        """Whether *secret* is this session's; the time that it takes does not tell how far it is."""
-        return self._resume_hash is not None and is_same_hash(self._resume_hash, hash_token(secret))
+    def has_resume_hash(self, presented: bytes) -> bool:
+        """Whether *presented* is the hash of this session's secret; the time it takes does not tell."""
+        return self._resume_hash is not None and is_same_hash(self._resume_hash, presented)
 
     def end(self, farewell: Error) -> None:
         """Close the client's tunnels at once, and have it told why, whoever still waits for what."""
@@ -162,4 +162,5 @@ class Clients:
 
     def find_resumed(self, identity: Identity, secret: str) -> Client | None:
         """Return the client of *identity* whose resume *secret* that is."""
-        return next((client for client in self.of(identity) if client.has_resume_secret(secret)), None)
+        presented = hash_token(secret)
+        return next((client for client in self.of(identity) if client.has_resume_hash(presented)), None)

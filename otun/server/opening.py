@@ -211,17 +211,17 @@ class TunnelOpener:
         )
         wanted = request.remote_port
         ranges = authorize_port(client.identity, wanted, self._tcp_ports.check(wanted))
-        ports: Iterable[int] = chain.from_iterable(ranges)
-        keys: tuple[Key, ...] = ()
-        if wanted is None:
-            ports = filter(partial(self._is_free_port, client.identity), ports)
-        else:
-            ports, keys = (wanted,), (("port", str(wanted)),)
+        keys: tuple[Key, ...] = () if wanted is None else (("port", str(wanted)),)
+        if wanted is not None:
             self._free_port(client, wanted)
             await self._reserve(client, keys)
             self._free_port(client, wanted)
         authorize_another(client.identity, self._clients.count_tunnels(client.identity))
-        tunnel = self._tcp_ports.open(registration, ports)
+        if wanted is not None:
+            tunnel = self._tcp_ports.open(registration, wanted)
+        else:
+            ports = filter(partial(self._is_free_port, client.identity), chain.from_iterable(ranges))
+            tunnel = self._tcp_ports.open_any(registration, ports)
         registration.name = name or f"tcp-{tunnel.port}"
         url = f"tcp://{TcpAddress(self._settings.domain or client.address.reached_host, tunnel.port)}"
         return OpenTunnel(registration, "tcp", url, keys, tunnel.close)

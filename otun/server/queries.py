@@ -135,6 +135,11 @@ def reservations(connection: sqlite3.Connection, now: float) -> list[Reservation
     return [Reservation(*row) for row in connection.execute(query, (int(now),))]
 
 
+def forget_ended_reservations(connection: sqlite3.Connection, now: float) -> None:
+    """Make room: what has ended holds for nobody."""
+    connection.execute("DELETE FROM reservations WHERE until <= ?", (int(now),))
+
+
 def add_usage(connection: sqlite3.Connection, day: str, amounts: Mapping[str, int]) -> None:
     """Add to the bytes that each identity has moved on *day*, such as 2026-12-31."""
     connection.executemany(

@@ -1,5 +1,6 @@
 """Who has which name, whether connected or not: a name belongs to the identity that first took it, for a while."""
 
+import contextlib
 import logging
 import math
 import time
@@ -61,6 +62,12 @@ class Reservations:
                 await trio.sleep(self._prolong_interval)
                 for identity, keys in in_use():
                     await self._reserve(identity, keys)
+                await self._forget_ended()
+
+    async def _forget_ended(self) -> None:
+        if self._database is not None:
+            with contextlib.suppress(DatabaseError):  # The next time will do.
+                await self._database.write(queries.forget_ended_reservations, self._clock())
 
     def is_free_for(self, identity: Identity, key: Key) -> bool:
         """Whether nobody else has reserved it."""

@@ -57,10 +57,15 @@ class TcpPorts:
             raise refuse(f"port {wanted} is not among those for TCP tunnels on this server", "port_not_allowed")
         return self._ranges
 
-    def open(self, registration: Registration, ports: Iterable[int]) -> "TcpTunnel":
-        """Listen on one of *ports*: on the only one, or on any.  Raises `otun.server.admission.Refused`."""
-        wanted = list(ports)
-        port, sockets = (wanted[0], self._listen(wanted[0])) if len(wanted) == 1 else self._listen_on_one(wanted)
+    def open(self, registration: Registration, port: int) -> "TcpTunnel":
+        """Listen on *port*.  Raises `otun.server.admission.Refused`."""
+        return self._open(registration, port, self._listen(port))
+
+    def open_any(self, registration: Registration, ports: Iterable[int]) -> "TcpTunnel":
+        """Listen on one of *ports* that is free.  Raises `otun.server.admission.Refused`."""
+        return self._open(registration, *self._listen_on_one(ports))
+
+    def _open(self, registration: Registration, port: int, sockets: list[socket.socket]) -> "TcpTunnel":
         tunnel = self._tunnels[port] = TcpTunnel(self, registration, port, sockets, self._board, self._max_streams)
         return tunnel
 
