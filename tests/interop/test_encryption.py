@@ -42,7 +42,7 @@ def programs() -> None:
 async def server(nursery: trio.Nursery, authority: Authority) -> RunningServer:
     """A server with a certificate for 127.0.0.1, that others could reach."""
     return await run_server(
-        nursery, loopback_settings(control=EVERYWHERE, certificates=(authority.issue("127.0.0.1"),))
+        nursery, loopback_settings(control=EVERYWHERE, open=True, certificates=(authority.issue("127.0.0.1"),))
     )
 
 
