@@ -1,10 +1,14 @@
-"""Small files that only their owner may read, written whole or not at all."""
+"""Small files that only their owner may read, there whole or not at all."""
 
 import contextlib
 import os
-import secrets
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
+
+_DRAFT: Final = ".unfinished-"
+"""How the names of files begin that are being written."""
 
 
 def read_or_make(path: Path, make: Callable[[], bytes]) -> bytes:
@@ -14,35 +18,42 @@ def read_or_make(path: Path, make: Callable[[], bytes]) -> bytes:
     """
     with contextlib.suppress(FileNotFoundError):
         return path.read_bytes()
-    draft = _write_draft(path, make())
-    try:
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
-    finally:
-        draft.unlink()
+    with _draft(path.parent, make()) as draft, contextlib.suppress(FileExistsError):
+        os.link(draft, path)
     return path.read_bytes()
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Have the file at *path* hold *data*, whatever it held before.  Raises `OSError`, and then it holds that still."""
-    draft = _write_draft(path, data)
-    try:
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace *path* by a file of *data* with mode 0600; a crash leaves the old or the new one.  Raises `OSError`."""
+    with _draft(path.parent, data) as draft:
         draft.replace(path)
-    except OSError:
-        draft.unlink()
-        raise
-
-
-def _write_draft(path: Path, data: bytes) -> Path:
-    """Return a new file beside *path* that holds *data*, on the disk."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        os.fsync(folder)  # The new name is on the disk, too.
+    finally:
+        os.close(folder)
+
+
+def make_private_folder(folder: Path) -> None:
+    """Create *folder* with mode 0700 unless it exists, and remove what a crash has left in it.  Raises `OSError`.
+
+    Nobody else may be writing there: what they have not finished would be removed as well.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in folder.glob(f"{_DRAFT}*"):
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _draft(folder: Path, data: bytes) -> Iterator[Path]:
+    """Give a new file in *folder* that holds *data*, on the disk; it is removed unless it has been moved away."""
+    descriptor, name = tempfile.mkstemp(prefix=_DRAFT, dir=folder)
+    draft = Path(name)
+    try:
+        with open(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-    except OSError:
-        draft.unlink()
-        raise
-    return draft
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)

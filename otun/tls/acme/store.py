@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from ...errors import ConfigurationError
-from .files import make_private_folder, write_atomically
+from ...private_files import make_private_folder, write_atomically
 from .keys import Certificate, Key, key_from_pem, key_to_pem, new_key, read_certificate
 
 _LOG: Final = logging.getLogger(__name__)

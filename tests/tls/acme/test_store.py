@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import trustme
 
+from otun import private_files
 from otun.errors import ConfigurationError
-from otun.tls.acme import files
 from otun.tls.acme.keys import join, key_from_pem, key_to_pem, new_key, read_certificate
 from otun.tls.acme.store import PendingOrder, Store
 
@@ -145,7 +145,7 @@ def test_interrupted_write_leaves_what_there_was(store: Store, monkeypatch: pyte
     def fail(descriptor: int) -> None:
         raise OSError("no space")
 
-    monkeypatch.setattr(files.os, "fsync", fail)
+    monkeypatch.setattr(private_files.os, "fsync", fail)
     with pytest.raises(OSError, match="no space"):
         store.save_account_url("https://ca.example/account/2")
     assert json.loads((store.folder / "account.json").read_text()) == {"url": "https://ca.example/account/1"}
