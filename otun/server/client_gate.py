@@ -11,7 +11,7 @@ import trio
 from ..addresses import TcpAddress
 from ..mux import open_board_session
 from ..switchboard import Switchboard, TlsSocket
-from ..tls.client_hello import ClientHello
+from ..tls.client_hello import AlertDescription, ClientHello
 from .arrival import Arrival
 from .clients import ClientAddress
 from .control_port import CLIENT_LIMITS, MAX_UNREGISTERED, ControlPort
@@ -22,8 +22,6 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 MAX_LEAVING: Final = 1024
 """Connections that have failed, and are read from until they close: each for some seconds at most."""
-
-_UNRECOGNIZED_NAME = 112  # RFC 8446, section 6
 
 
 class ClientGate:
@@ -71,7 +69,7 @@ class ClientGate:
         context = self._encryption.context_for_client(hello.server_name)
         if context is None:
             problem = "it wants TLS, for which this server has no certificate; --state DIR gives it one"
-            arrival.refuse(_UNRECOGNIZED_NAME, OSError(errno.EPROTO, problem))
+            arrival.refuse(AlertDescription.UNRECOGNIZED_NAME, OSError(errno.EPROTO, problem))
         else:
             arrival.encrypt(context, partial(self._established, arrival))
 

@@ -9,7 +9,7 @@ from ..addresses import TcpAddress
 from ..control.excerpt import excerpt
 from ..http import pages
 from ..switchboard import Endpoint, LingeringClose, TlsSocket
-from ..tls.client_hello import ClientHello, fatal_alert
+from ..tls.client_hello import AlertDescription, ClientHello
 from ..tls.contexts import CONTROL_PROTOCOL
 from .arrival import Arrival
 from .automatic_certificates import ACME_PROTOCOL
@@ -24,9 +24,6 @@ from .visitor_access import admits_address
 
 MAX_AWAITING: Final = 1000
 """Visitors who may wait for a certificate that is on its way."""
-
-_INTERNAL_ERROR: Final = 80  # RFC 8446, section 6
-_UNRECOGNIZED_NAME: Final = 112
 
 
 class HttpsPort:
@@ -86,7 +83,7 @@ class HttpsPort:
             arrival.end_with(b"", OSError(errno.EACCES, f"its address may not visit tunnel {registration.name}"))
             return
         if registration.streams >= self._http.max_streams:
-            arrival.end_with(fatal_alert(_INTERNAL_ERROR), OSError(errno.EBUSY, "its tunnel has too many visitors"))
+            arrival.refuse(AlertDescription.INTERNAL_ERROR, OSError(errno.EBUSY, "its tunnel has too many visitors"))
             return
         arrival.leave()
         RelayedVisitor(
@@ -147,7 +144,7 @@ class HttpsPort:
         )
 
     def _refuse(self, arrival: Arrival, problem: str) -> None:
-        arrival.refuse(_UNRECOGNIZED_NAME, OSError(errno.EPROTO, problem))
+        arrival.refuse(AlertDescription.UNRECOGNIZED_NAME, OSError(errno.EPROTO, problem))
 
     def arrival_failed(self, arrival: Arrival, error: OSError | None) -> None:
         """A connection has come to nothing."""

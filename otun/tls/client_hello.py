@@ -43,6 +43,7 @@ class AlertDescription(IntEnum):
     ILLEGAL_PARAMETER = 47
     DECODE_ERROR = 50
     PROTOCOL_VERSION = 70
+    INTERNAL_ERROR = 80
     UNRECOGNIZED_NAME = 112
 
 
