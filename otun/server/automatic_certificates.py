@@ -19,9 +19,6 @@ from .settings import ServerSettings
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-ACME_PROTOCOL: Final = b"acme-tls/1"
-"""What an authority speaks that validates a name (RFC 8737, section 4)."""
-
 SHARE_OF_ONE: Final = NEW_NAMES // 2
 """New names for which one client, or one token, has certificates ordered within `NEW_NAMES_WINDOW`: not all of them."""
 

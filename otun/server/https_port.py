@@ -9,10 +9,10 @@ from ..addresses import TcpAddress
 from ..control.excerpt import excerpt
 from ..http import pages
 from ..switchboard import Endpoint, LingeringClose, TlsSocket
+from ..tls.acme.challenges import TLS_ALPN_PROTOCOL
 from ..tls.client_hello import AlertDescription, ClientHello
 from ..tls.contexts import CONTROL_PROTOCOL
 from .arrival import Arrival
-from .automatic_certificates import ACME_PROTOCOL
 from .client_gate import ClientGate
 from .encryption import Encryption, ServerContext
 from .http_port import HttpPort
@@ -54,7 +54,7 @@ class HttpsPort:
     def hello_received(self, arrival: Arrival, hello: ClientHello) -> None:
         """Find out who is to answer."""
         name = hello.server_name
-        challenge = self._challenge(name) if ACME_PROTOCOL in hello.alpn else None
+        challenge = self._challenge(name) if TLS_ALPN_PROTOCOL.encode() in hello.alpn else None
         if challenge is not None:
             arrival.encrypt(challenge, self._authority_answered)
             return

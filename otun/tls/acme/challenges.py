@@ -3,10 +3,13 @@
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 Kind: TypeAlias = Literal["tls-alpn-01", "http-01", "dns-01"]
 """The ways to prove that a name is ours (RFC 8555, section 8, and RFC 8737)."""
+
+TLS_ALPN_PROTOCOL: Final = "acme-tls/1"
+"""What an authority speaks that validates a name over TLS, as ALPN says it (RFC 8737, section 4)."""
 
 
 class Challenges:

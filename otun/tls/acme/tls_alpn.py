@@ -11,9 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from josepy.jwk import JWK
 
+from .challenges import TLS_ALPN_PROTOCOL
 from .keys import key_to_pem, new_key
-
-PROTOCOL: Final = "acme-tls/1"
 
 ACME_IDENTIFIER: Final = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.31")
 
@@ -56,7 +55,7 @@ def challenge_context(name: str, key_authorization: str) -> ssl.SSLContext:
         .sign(key, hashes.SHA256())
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.set_alpn_protocols([PROTOCOL])
+    context.set_alpn_protocols([TLS_ALPN_PROTOCOL])
     with tempfile.NamedTemporaryFile() as file:
         file.write(key_to_pem(key) + certificate.public_bytes(serialization.Encoding.PEM))
         file.flush()
