@@ -5,16 +5,13 @@ import os
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import trio
 
 from ..errors import ConfigurationError
 from .contexts import CertificateFiles, Purpose, load_authorities, server_context
 from .fingerprints import Fingerprint
-
-if TYPE_CHECKING:
-    from cryptography import x509
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -180,22 +177,14 @@ def _read(data: bytes, files: CertificateFiles) -> tuple[frozenset[str], datetim
     """Return the names of a certificate in DER, and when it ends.  Raises `ConfigurationError`."""
     from cryptography import x509  # It takes a while, and servers without TLS do not need it.
 
+    from .keys import dns_names
+
     try:
         leaf = x509.load_der_x509_certificate(data)
-        names = _names(leaf)
+        names = dns_names(leaf)
         ends = leaf.not_valid_after_utc
     except (ValueError, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType) as error:
         raise ConfigurationError(f"{files}: the certificate cannot be read: {error}") from error
     if ends < datetime.now(UTC):
         logger.warning("certificate %s: it has expired on %s", files, ends.date())
     return names, ends
-
-
-def _names(leaf: "x509.Certificate") -> frozenset[str]:
-    from cryptography import x509
-
-    try:
-        found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return frozenset()
-    return frozenset(name.lower() for name in found.get_values_for_type(x509.DNSName))

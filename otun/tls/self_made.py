@@ -1,7 +1,7 @@
 """The certificate that a server makes itself: clients know it by its fingerprint, so that it is never renewed."""
 
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -32,26 +32,10 @@ def own_certificate(folder: Path, name: str) -> CertificateFiles:
 
 def _make(name: str) -> bytes:
     from cryptography import x509  # It takes a while, and is needed once.
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.x509.oid import NameOID
 
-    key = ec.generate_private_key(ec.SECP256R1())
+    from .keys import self_signed
+
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "otun server")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + _LIFETIME)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    return key.private_bytes(
-        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ) + certificate.public_bytes(pem)
+    no_authority = x509.BasicConstraints(ca=False, path_length=None)
+    return self_signed(name, no_authority, subject=subject, lifetime=_LIFETIME)

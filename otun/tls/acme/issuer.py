@@ -21,7 +21,7 @@ from .settings import AcmeSettings
 from .wording import in_words
 
 if TYPE_CHECKING:
-    from .keys import Certificate
+    from .certificates import Certificate
     from .ordering import Ordering
     from .store import Store
 

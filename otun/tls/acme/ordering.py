@@ -7,11 +7,11 @@ from typing import Final
 
 import trio
 
-from . import keys
+from ..keys import Key, new_key
+from .certificates import Certificate, join, request_for
 from .challenges import Challenges, Kind
 from .dns_hook import published
 from .failures import AccountUnknown, AuthorityUnavailable, OrderFailed, RateLimited, ValidationFailed
-from .keys import Certificate
 from .protocol import Authorization, Challenge, Conversation, Order
 from .settings import AcmeSettings
 from .store import PendingOrder, Store
@@ -131,7 +131,7 @@ class _Attempt:
                     await self._discard()
                     raise OrderFailed(f"the CA calls the order {one_line(status)}, and gives no certificate")
 
-    async def _open(self) -> tuple[Order, keys.Key]:
+    async def _open(self) -> tuple[Order, Key]:
         pending = await self._worker.run(self._store.load_order, self._name)
         if pending is not None:
             order = await self._look_again(pending)
@@ -152,28 +152,28 @@ class _Attempt:
         await self._discard()
         return None
 
-    def _make(self) -> tuple[Order, keys.Key]:
+    def _make(self) -> tuple[Order, Key]:
         # One call, so that the order is kept even if nobody waits for it any more.
-        key = keys.new_key()
+        key = new_key()
         with _explaining_refusal():
             order = self._conversation.new_order(self._name)
         self._store.save_order(self._name, PendingOrder(order.url, key))
         return order, key
 
-    async def _finalize(self, order: Order, key: keys.Key) -> Order:
+    async def _finalize(self, order: Order, key: Key) -> Order:
         try:
             with _explaining_refusal():
-                return await self._worker.run(self._conversation.finalize, order, keys.request_for(self._name, key))
+                return await self._worker.run(self._conversation.finalize, order, request_for(self._name, key))
         except RateLimited:
             raise
         except OrderFailed:
             await self._discard()
             raise
 
-    def _download(self, url: str, key: keys.Key) -> Certificate:
+    def _download(self, url: str, key: Key) -> Certificate:
         chain = self._conversation.download(url)
         try:
-            certificate = keys.join(self._name, key, chain)
+            certificate = join(self._name, key, chain)
         except ValueError as error:
             self._store.remove_order(self._name)
             raise OrderFailed(f"the CA sent no usable certificate: {one_line(str(error))}") from error

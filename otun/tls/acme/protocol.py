@@ -19,9 +19,9 @@ from josepy.errors import Error as JoseError
 from josepy.interfaces import JSONDeSerializable
 from josepy.jwk import JWKEC
 
+from ..keys import Key
 from .challenges import Kind
 from .failures import AuthorityUnavailable
-from .keys import Key
 from .network import Network, explain, problem_text
 from .settings import AcmeSettings
 from .tls_alpn import TLSALPN01

@@ -14,7 +14,8 @@ import attrs
 
 from ...errors import ConfigurationError
 from ...private_files import make_private_folder, write_atomically
-from .keys import Certificate, Key, key_from_pem, key_to_pem, new_key, read_certificate
+from ..keys import Key, key_from_pem, key_to_pem, new_key
+from .certificates import Certificate, read_certificate
 
 _LOG: Final = logging.getLogger(__name__)
 

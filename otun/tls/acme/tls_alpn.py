@@ -1,23 +1,24 @@
 """TLS-ALPN-01 (RFC 8737), which the package `acme` has no class for since its version 5."""
 
-import datetime
 import hashlib
 import ssl
 import tempfile
+from datetime import timedelta
 from typing import Final
 
 from acme import challenges
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from josepy.jwk import JWK
 
+from ..keys import self_signed
 from .challenges import TLS_ALPN_PROTOCOL
-from .keys import key_to_pem, new_key
 
 ACME_IDENTIFIER: Final = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.31")
 
 _DER_OCTETS_32: Final = b"\x04\x20"
 """What DER writes before an OCTET STRING of 32 octets."""
+
+_LIFETIME: Final = timedelta(days=7)
 
 
 @challenges.Challenge.register
@@ -37,27 +38,14 @@ def challenge_context(name: str, key_authorization: str) -> ssl.SSLContext:
 
     The certificate goes through a temporary file, which `ssl` insists on.
     """
-    key = new_key()
-    subject = x509.Name([])
-    now = datetime.datetime.now(datetime.UTC)
     digest = hashlib.sha256(key_authorization.encode()).digest()
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        # The authority looks neither at the times nor at who has signed.
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=7))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=True)
-        .add_extension(x509.UnrecognizedExtension(ACME_IDENTIFIER, _DER_OCTETS_32 + digest), critical=True)
-        .sign(key, hashes.SHA256())
-    )
+    proof = x509.UnrecognizedExtension(ACME_IDENTIFIER, _DER_OCTETS_32 + digest)
+    # The authority looks neither at the times nor at who has signed.
+    pem = self_signed(name, proof, subject=x509.Name([]), lifetime=_LIFETIME)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols([TLS_ALPN_PROTOCOL])
     with tempfile.NamedTemporaryFile() as file:
-        file.write(key_to_pem(key) + certificate.public_bytes(serialization.Encoding.PEM))
+        file.write(pem)
         file.flush()
         context.load_cert_chain(file.name)
     return context

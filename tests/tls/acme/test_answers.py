@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from otun.tls.acme import network, ordering, store, worker
-from otun.tls.acme.keys import new_key
+from otun.tls.keys import new_key
 
 from .authority import Authority, Reply, issue
 from .pebble import Clock, Log, StartIssuer, files_in, leaf

@@ -9,8 +9,9 @@ import trustme
 
 from otun import private_files
 from otun.errors import ConfigurationError
-from otun.tls.acme.keys import join, key_from_pem, key_to_pem, new_key, read_certificate
+from otun.tls.acme.certificates import join, read_certificate
 from otun.tls.acme.store import PendingOrder, Store
+from otun.tls.keys import key_from_pem, key_to_pem, new_key
 
 from .authority import issue
 from .pebble import Log, mode_of

@@ -1,16 +1,15 @@
-"""Keys, requests and certificates, by the package `cryptography`."""
+"""What is asked of an authority, and what comes of it."""
 
 from typing import Final
 
 import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+
+from ..keys import Key, dns_names, key_from_pem, key_to_pem
 
 MAX_CHAIN: Final = 10
 """Certificates in a chain: authorities send two to four."""
-
-Key = ec.EllipticCurvePrivateKey
 
 
 @attrs.frozen(kw_only=True)
@@ -20,26 +19,6 @@ class Certificate:
     pem: bytes
     not_before: float
     not_after: float
-
-
-def new_key() -> Key:
-    """Return a new key on P-256, which every authority and every browser takes."""
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-def key_to_pem(key: Key) -> bytes:
-    """Return *key* as unencrypted PKCS #8."""
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def key_from_pem(pem: bytes) -> Key:
-    """Return the first key of *pem*.  Raises `ValueError` when there is none on P-256."""
-    key = serialization.load_pem_private_key(pem, None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise ValueError("not a key on P-256")
-    return key
 
 
 def request_for(name: str, key: Key) -> x509.CertificateSigningRequest:
@@ -62,7 +41,7 @@ def join(name: str, key: Key, chain: bytes) -> Certificate:
     first = certificates[0]
     if first.public_key() != key.public_key():
         raise ValueError("the certificate is for another key")
-    if name not in _names_of(first):
+    if name not in dns_names(first):
         raise ValueError("the certificate is for another name")
     # Written anew, so that nothing but certificates gets into the file.
     texts = [certificate.public_bytes(serialization.Encoding.PEM) for certificate in certificates]
@@ -71,11 +50,3 @@ def join(name: str, key: Key, chain: bytes) -> Certificate:
         not_before=first.not_valid_before_utc.timestamp(),
         not_after=first.not_valid_after_utc.timestamp(),
     )
-
-
-def _names_of(certificate: x509.Certificate) -> list[str]:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except x509.ExtensionNotFound:
-        return []
-    return [name.lower() for name in names.value.get_values_for_type(x509.DNSName)]
