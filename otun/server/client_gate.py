@@ -8,7 +8,6 @@ from typing import Final
 
 import trio
 
-from ..addresses import TcpAddress
 from ..mux import open_board_session
 from ..switchboard import Switchboard, TlsSocket
 from ..tls.client_hello import AlertDescription, ClientHello
@@ -16,6 +15,7 @@ from .arrival import Arrival
 from .clients import ClientAddress
 from .control_port import CLIENT_LIMITS, MAX_UNREGISTERED, ControlPort
 from .encryption import Encryption
+from .listening import peer_or_close
 from .reports import Reports
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -50,10 +50,8 @@ class ClientGate:
         if self.is_full or self._leaving >= MAX_LEAVING:
             sock.close()
             return
-        try:
-            peer = TcpAddress(*sock.getpeername()[:2])
-        except OSError:  # It has gone already.
-            sock.close()
+        peer = peer_or_close(sock)
+        if peer is None:
             return
         arrival = Arrival(self._board, sock, self, self._encryption.buffers, peer)
         self._arriving.add(arrival)

@@ -10,6 +10,7 @@ from ..http import pages
 from ..http.forwarding import is_in_networks
 from ..mux import Patch
 from ..switchboard import Endpoint, LingeringClose, Switchboard
+from .listening import peer_or_close
 from .proxied import ProxiedVisitor
 from .redirects import Redirects
 from .registry import Registry
@@ -65,12 +66,9 @@ class HttpPort:
         if self._connections >= self._max_connections:
             self._turn_away(sock, speaks_http=speaks_http)
             return None
-        try:
-            peer = TcpAddress(*sock.getpeername()[:2])
-        except OSError:
-            sock.close()
-            return None
-        self._connections += 1
+        peer = peer_or_close(sock)
+        if peer is not None:
+            self._connections += 1
         return peer
 
     def _turn_away(self, sock: socket.socket, *, speaks_http: bool) -> None:

@@ -35,6 +35,15 @@ def bound_address(sock: socket.socket) -> TcpAddress:
     return TcpAddress(host, port)
 
 
+def peer_or_close(sock: socket.socket) -> TcpAddress | None:
+    """Return where a new connection comes from; None if it has gone already, and *sock* is closed then."""
+    try:
+        return TcpAddress(*sock.getpeername()[:2])
+    except OSError:
+        sock.close()
+        return None
+
+
 async def _resolve(address: TcpAddress) -> list[tuple[socket.AddressFamily, str]]:
     if not address.host:
         families = [(socket.AF_INET, "0.0.0.0")]

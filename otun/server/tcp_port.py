@@ -11,7 +11,7 @@ from ..addresses import TcpAddress
 from ..mux import Patch
 from ..switchboard import Listener, Switchboard
 from .admission import refuse
-from .listening import listen_on_all
+from .listening import listen_on_all, peer_or_close
 from .registry import Registration
 from .relayed import RelayedVisitor
 from .visitor_access import admits_address
@@ -116,10 +116,8 @@ class TcpTunnel:
         if self.registration.streams >= self._max_streams:
             sock.close()
             return
-        try:
-            peer = TcpAddress(*sock.getpeername()[:2])
-        except OSError:  # It has gone already.
-            sock.close()
+        peer = peer_or_close(sock)
+        if peer is None:
             return
         if not admits_address(self.registration, peer.host):
             sock.close()
