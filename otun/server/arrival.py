@@ -124,10 +124,7 @@ class Arrival(Endpoint):
     # Ending
 
     def _fail(self, error: OSError) -> None:
-        if not self.is_closed:
-            super().close()
-            self._gate.arrival_failed(self, error if self._reader.received else None)
-            self._gate.arrival_left(self)
+        self._end(error if self._reader.received else None)
 
     def deadline_passed(self) -> None:
         """The ClientHello has not come, or the gate has not answered it."""
@@ -140,7 +137,10 @@ class Arrival(Endpoint):
 
     def close(self, *, with_reset: bool = False) -> None:
         """Close the connection: the board ends, or a bug has shown."""
+        self._end(None, with_reset=with_reset)
+
+    def _end(self, error: OSError | None, *, with_reset: bool = False) -> None:
         if not self.is_closed:
             super().close(with_reset=with_reset)
-            self._gate.arrival_failed(self, None)
+            self._gate.arrival_failed(self, error)
             self._gate.arrival_left(self)

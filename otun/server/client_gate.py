@@ -77,23 +77,13 @@ class ClientGate:
 
     def serve(self, sock: TlsSocket) -> None:
         """Serve a client whose connection is encrypted; it may have arrived on another port."""
-        try:
-            client = ClientAddress.of(sock)
-        except OSError:  # It has gone already.
-            self._board.close(sock)
-        else:
-            self._clients.start_soon(self._serve, sock, client, b"", True)
+        self._start(sock, b"", is_acceptable=True)
 
     def plain_received(self, arrival: Arrival, received: bytes) -> None:
         """Serve a client without TLS, if only to tell it that it needs it."""
         self._arriving.remove(arrival)
         arrival.leave()
-        try:
-            client = ClientAddress.of(arrival.sock)
-        except OSError:  # It has gone already.
-            self._board.close(arrival.sock)
-        else:
-            self._clients.start_soon(self._serve, arrival.sock, client, received, self._is_plaintext_allowed)
+        self._start(arrival.sock, received, is_acceptable=self._is_plaintext_allowed)
 
     def called_again(self, arrival: Arrival) -> None:
         """Nobody waits for anything here."""
@@ -108,6 +98,14 @@ class ClientGate:
     def arrival_left(self, arrival: Arrival) -> None:
         """Its descriptor is free again.  Until then, those who have failed take up no room among the others."""
         self._leaving -= 1
+
+    def _start(self, sock: socket.socket, received: bytes, *, is_acceptable: bool) -> None:
+        try:
+            client = ClientAddress.of(sock)
+        except OSError:  # It has gone already.
+            self._board.close(sock)
+        else:
+            self._clients.start_soon(self._serve, sock, client, received, is_acceptable)
 
     async def _serve(self, sock: socket.socket, client: ClientAddress, received: bytes, is_acceptable: bool) -> None:
         try:
