@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from ..access.rates import TokenBucket
 from ..addresses import TcpAddress
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -21,19 +22,14 @@ class Reports:
     def __init__(self, clock: Callable[[], float], *, called: str) -> None:
         self._called = called
         self._clock = clock
-        self._left = float(LINES_AT_ONCE)
-        self._filled_at = clock()
+        self._lines = TokenBucket(LINES_PER_SECOND, burst=LINES_AT_ONCE)
         self._omitted = 0
 
     def add(self, peer: TcpAddress, text: str) -> None:
         """Write a line about *peer*, unless there have been too many."""
-        now = self._clock()
-        self._left = min(self._left + (now - self._filled_at) * LINES_PER_SECOND, LINES_AT_ONCE)
-        self._filled_at = now
-        if self._left < 1:
+        if self._lines.take(self._clock()):
             self._omitted += 1
             return
-        self._left -= 1
         if self._omitted:
             logger.info("%d lines about a %s were left out", self._omitted, self._called)
             self._omitted = 0
