@@ -81,13 +81,10 @@ def parse_network(text: str) -> IPv4Network | IPv6Network:
 
 def is_loopback_host(host: str) -> bool:
     """Whether *host* is this machine by its very name: an address such as 127.0.0.1, or `localhost`."""
-    name = host.lower().removesuffix(".")
-    if name == "localhost" or name.endswith(".localhost"):  # RFC 6761, section 6.3
-        return True
     try:
         return ip_address(host.partition("%")[0]).is_loopback
     except ValueError:
-        return False
+        return f".{host.lower()}".removesuffix(".").endswith(".localhost")  # RFC 6761, section 6.3
 
 
 def parse_local_target(text: str) -> LocalTarget:

@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 import attrs
 
-from ..addresses import TcpAddress, parse_server_address
+from ..addresses import TcpAddress, is_loopback_host, parse_server_address
 from ..errors import AddressError
 
 DEFAULT_PROXY_PORT: Final = 1080
@@ -111,7 +111,7 @@ def proxy_from_environment(environ: Mapping[str, str], server: TcpAddress) -> Pr
     Raises `AddressError` that names the variable.
     """
     name = next(filter(environ.get, _VARIABLES), None)
-    if name is None or _is_on_this_machine(server.host):
+    if name is None or is_loopback_host(server.host):
         return None
     exceptions = next(filter(None, map(environ.get, _EXCEPTION_VARIABLES)), "")
     if any(_is_meant(exception, server) for exception in re.split(r"[,\s]+", exceptions)):
@@ -120,13 +120,6 @@ def proxy_from_environment(environ: Mapping[str, str], server: TcpAddress) -> Pr
         return parse_proxy(environ[name])
     except AddressError as error:
         raise AddressError(f"{name}: {error}") from error
-
-
-def _is_on_this_machine(host: str) -> bool:
-    address = _read_address(host)
-    if address is not None:
-        return address.is_loopback
-    return f".{_comparable(host)}".endswith(".localhost")  # RFC 6761, section 6.3
 
 
 def _is_meant(exception: str, server: TcpAddress) -> bool:

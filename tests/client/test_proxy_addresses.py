@@ -151,6 +151,7 @@ def test_a_mistake_names_its_variable_and_no_password() -> None:
         ("10.0.0.1", False),
         ("::2", False),
         ("fe80::1%eth0", False),
+        ("fe80::1%app.localhost", False),
     ],
 )
 def test_a_server_on_this_machine_is_reached_without_the_environments_proxy(host: str, is_local: bool) -> None:
