@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -9,7 +10,6 @@ from ..addresses import TcpAddress
 from ..errors import BadClientHello
 from ..switchboard import Endpoint, LingeringClose, Switchboard, TlsBuffers, TlsHandshake, TlsSocket
 from ..tls.client_hello import HANDSHAKE_RECORD, ClientHello, ClientHelloReader, fatal_alert
-from .encryption import ServerContext
 
 HELLO_TIMEOUT: Final = 10.0
 """Seconds for a ClientHello, and as many for the rest of the handshake."""
@@ -98,7 +98,7 @@ class Arrival(Endpoint):
 
     # What a gate may do
 
-    def encrypt(self, context: ServerContext, established: Callable[[TlsSocket], None]) -> None:
+    def encrypt(self, context: ssl.SSLContext, established: Callable[[TlsSocket], None]) -> None:
         """Answer the ClientHello; *established* gets the socket."""
         self.leave()
         sock = TlsSocket(self.sock, context, self._buffers, is_server=True, received=self.received)

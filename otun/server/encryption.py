@@ -1,9 +1,7 @@
 """Which certificate a server shows to whom."""
 
-import logging
 import ssl
 from pathlib import Path
-from typing import TypeAlias
 
 from ..errors import ConfigurationError
 from ..switchboard import TlsBuffers
@@ -13,10 +11,6 @@ from ..tls.fingerprints import Fingerprint
 from ..tls.self_made import own_certificate
 from .automatic_certificates import AutomaticCertificates
 from .settings import ServerSettings
-
-logger: logging.Logger = logging.getLogger(__name__)
-
-ServerContext: TypeAlias = ssl.SSLContext
 
 
 class Encryption:
@@ -66,12 +60,12 @@ class Encryption:
         """Whether clients can know the server by its fingerprint only."""
         return self._own is not None
 
-    def context_for_client(self, server_name: str | None) -> ServerContext | None:
+    def context_for_client(self, server_name: str | None) -> ssl.SSLContext | None:
         """Return the context for a client that asks for *server_name*."""
         certificate = (self.store.find(server_name) if server_name else None) or self._own or self.store.default
         return certificate.context(Purpose.CLIENTS) if certificate is not None else None
 
-    def context_for_visitor(self, server_name: str | None) -> ServerContext | None:
+    def context_for_visitor(self, server_name: str | None) -> ssl.SSLContext | None:
         """Return the context for a visitor who asks for *server_name*; None if there is no certificate to show."""
         certificate = (self.store.find(server_name) if server_name else None) or self.store.default
         return certificate.context(Purpose.VISITORS) if certificate is not None else None

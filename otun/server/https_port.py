@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import ssl
 from functools import partial
 from typing import Final
 
@@ -14,7 +15,7 @@ from ..tls.client_hello import AlertDescription, ClientHello
 from ..tls.contexts import CONTROL_PROTOCOL
 from .arrival import Arrival
 from .client_gate import ClientGate
-from .encryption import Encryption, ServerContext
+from .encryption import Encryption
 from .http_port import HttpPort
 from .proxied import ProxiedVisitor
 from .registry import Registration
@@ -114,7 +115,7 @@ class HttpsPort:
             del self._awaiting[arrival]
             self._encrypt(arrival, host)
 
-    def _challenge(self, name: str | None) -> ServerContext | None:
+    def _challenge(self, name: str | None) -> ssl.SSLContext | None:
         # If there is none, it may be the business of a local service that ends TLS itself.
         automatic = self._encryption.automatic
         return automatic.tls_context(name) if automatic is not None and name is not None else None

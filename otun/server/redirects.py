@@ -21,8 +21,7 @@ class Redirects:
     def __init__(self, registry: Registry, encryption: Encryption, port: int | None) -> None:
         self._registry = registry
         self._encryption = encryption
-        self._port = "" if port == _HTTPS else f":{port}"
-        self._is_redirecting = port is not None
+        self._port = port
 
     def answer(self, head: RequestHead, *, is_trusted: bool) -> bytes | None:
         """Return the whole answer to a request, or None if it is for a tunnel.
@@ -35,9 +34,10 @@ class Redirects:
             answer = automatic.http_answer(token) if automatic is not None else None
             if answer is not None:
                 return pages.plain_text(answer)
-        if not self._is_redirecting or not self._has_https(head) or (is_trusted and _came_by_https(head)):
+        if self._port is None or not self._has_https(head) or (is_trusted and _came_by_https(head)):
             return None
-        return pages.redirect(f"https://{head.host}{self._port}{head.path.decode('ascii')}", head)
+        port = "" if self._port == _HTTPS else f":{self._port}"
+        return pages.redirect(f"https://{head.host}{port}{head.path.decode('ascii')}", head)
 
     def _has_https(self, head: RequestHead) -> bool:
         if head.path == b"*" or not head.host:
