@@ -6,7 +6,6 @@ own half of TLS on the same cores.  The key is ECDSA P-256, as servers and autho
 
 import argparse
 import contextlib
-import re
 import shutil
 import socket
 import ssl
@@ -34,6 +33,7 @@ from harness import (
     table,
     wait_until_ready,
 )
+from measuring import memory_of, request_rate
 from peers import STATE, find_otun
 
 SCHEMES: Final = ("http", "https")
@@ -87,13 +87,7 @@ def _curl(site: Site, figure: str, *words: str) -> float:
 
 def requests(connections: int, *fields: str) -> Callable[[Site, Options], float]:
     def measure(site: Site, options: Options) -> float:
-        headers = [word for field in fields for word in ("-H", field)]
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{options.seconds}s", *headers, f"{site.url}/"]
-        out = call(command, options.seconds + 30)
-        rate = re.search(r"Requests/sec:\s+([\d.]+)", out)
-        if rate is None or float(rate[1]) == 0 or "Non-2xx" in out:
-            raise BenchmarkError("wrk had no answer")
-        return float(rate[1])
+        return request_rate(f"{site.url}/", connections, options.seconds, fields)
 
     return measure
 
@@ -112,18 +106,11 @@ def idle_memory(site: Site, options: Options) -> float:
             sock.recv(4096)
 
         visit()
-        before = _memory(site.server)
+        before = memory_of(site.server)
         for _ in range(options.visitors):
             visit()
         time.sleep(1)
-        return (_memory(site.server) - before) / options.visitors
-
-
-def _memory(program: Program) -> int:
-    text = Path(f"/proc/{program.process.pid}/smaps_rollup").read_text()
-    found = re.search(r"^Rss:\s+(\d+) kB", text, re.MULTILINE)
-    assert found is not None
-    return int(found[1])
+        return (memory_of(site.server) - before).rss / options.visitors
 
 
 @attrs.frozen

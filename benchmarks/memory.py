@@ -7,7 +7,6 @@ to work.  A longer warm-up would flatter the figures, because what it frees is u
 
 import argparse
 import contextlib
-import re
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from harness import (
     set_up,
     table,
 )
+from measuring import Memory, memory_of
 from peers import PEERS, Peer, Tunnel, available_peers, tunnel
 
 # What otun promises; a figure above it is marked.
@@ -42,20 +42,6 @@ _LIMIT: Final = 120
 _STALLED_BYTES: Final = 256_000_000  # far more than the windows and kernel buffers on the way hold together
 _STALL_SECONDS: Final = 3
 _SETTLE_SECONDS: Final = 1.0
-
-
-@attrs.frozen
-class Memory:
-    """Kibibytes of one process or of several together."""
-
-    rss: int
-    pss: int
-
-    def __add__(self, other: "Memory") -> "Memory":
-        return Memory(self.rss + other.rss, self.pss + other.pss)
-
-    def __sub__(self, other: "Memory") -> "Memory":
-        return Memory(self.rss - other.rss, self.pss - other.pss)
 
 
 Work: TypeAlias = Callable[[], "list[Row]"]
@@ -77,13 +63,6 @@ class Row:
         verdict = "" if self.bound is None or self.rss <= self.bound else "ABOVE what is wanted"
         pss = "-" if self.pss is None else f"{self.pss:,.1f}"
         return [self.what, f"{self.rss:,.1f}", pss, self.unit, bound, "; ".join(filter(None, [verdict, self.note]))]
-
-
-def memory_of(program: Program) -> Memory:
-    program.check_running()
-    text = Path(f"/proc/{program.pid}/smaps_rollup").read_text()
-    kib = {name: int(value) for name, value in re.findall(r"^(Rss|Pss):\s+(\d+) kB", text, re.M)}
-    return Memory(kib["Rss"], kib["Pss"])
 
 
 def both(started: Tunnel) -> Memory:

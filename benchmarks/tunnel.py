@@ -21,6 +21,7 @@ from typing import Final
 
 import attrs
 from harness import BenchmarkError, Missing, call, load_program, names_from, nginx, origin, set_up, table
+from measuring import request_rate
 from peers import PEERS, Peer, Tunnel, available_peers, tunnel
 
 
@@ -86,20 +87,7 @@ BROWSER_FIELDS: Final = (
 
 def requests(connections: int, fields: Sequence[str] = ()) -> Callable[[int, Options], float]:
     def measure(port: int, options: Options) -> float:
-        wrk = shutil.which("wrk")
-        if wrk is None:
-            raise Missing("wrk is not installed")
-        seconds = max(1, round(options.seconds))
-        headers = [word for field in fields for word in ("-H", field)]
-        command = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", *headers, f"http://127.0.0.1:{port}/"]
-        report = call(command, seconds + 30)
-        for trouble in ("Socket errors:", "Non-2xx"):
-            if trouble in report:
-                raise BenchmarkError(next(line for line in report.splitlines() if trouble in line).strip())
-        rate = re.search(r"Requests/sec:\s+([\d.]+)", report)
-        if rate is None or float(rate[1]) == 0:
-            raise BenchmarkError("wrk had no answer")
-        return float(rate[1])
+        return request_rate(f"http://127.0.0.1:{port}/", connections, options.seconds, fields)
 
     return measure
 
