@@ -110,11 +110,6 @@ class TlsSocket(EncryptedSocket):
         return len(self._unsent) > 0
 
     @property
-    def protocol(self) -> str | None:
-        """The protocol that was agreed upon (ALPN, RFC 7301)."""
-        return self._tls.selected_alpn_protocol()
-
-    @property
     def peer_certificate(self) -> bytes | None:
         """The peer's own certificate, in DER, if it has shown one."""
         return self._tls.getpeercert(binary_form=True)

@@ -80,9 +80,6 @@ class CertificateStore:
         self._states: dict[Certificate, _State] = {}
         self._by_name: dict[str, Certificate] = {}
 
-    def __len__(self) -> int:
-        return len(self._loaded)
-
     def add(self, files: CertificateFiles) -> Certificate:
         """Load the certificate in *files*, or load it anew.  Raises `ConfigurationError`."""
         certificate = self._loaded.get(files)

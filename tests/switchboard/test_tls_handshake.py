@@ -19,8 +19,6 @@ from .tls_peers import (
     client_context,
     finish_handshakes,
     is_empty,
-    new_client_context,
-    new_server_context,
     receive_all_there_is,
     server_context,
     socket_pair,
@@ -132,21 +130,6 @@ def test_wherever_a_byte_is_wrong_the_handshake_fails_and_says_something(version
             break
         wrong += 1 if wrong < 12 else 29
     assert failures > 5
-
-
-@versions
-def test_the_protocol_is_the_one_that_both_know(version) -> None:
-    ours, theirs = socket_pair()
-    context = new_client_context()
-    context.set_alpn_protocols(["otun/1", "http/1.1"])
-    server_side = new_server_context(version)
-    server_side.set_alpn_protocols(["http/1.1"])
-    client = TlsSocket(ours, context, TlsBuffers(), is_server=False, server_name=HOST)
-    server = TlsSocket(theirs, server_side, TlsBuffers(), is_server=True)
-    with client, server:
-        assert client.protocol is None
-        finish_handshakes(client, server)
-        assert client.protocol == server.protocol == "http/1.1"
 
 
 @versions

@@ -48,7 +48,7 @@ def key_of(files: CertificateFiles) -> Path:
 def test_a_certificate_is_found_by_each_of_its_names(authority: Authority, store: CertificateStore) -> None:
     first = store.add(authority.certify("a.example", "b.example", into="first"))
     second = store.add(authority.certify("*.c.example", "c.example", into="second"))
-    assert len(store) == 2
+    assert first is not second
     for name, found in {
         "a.example": first,
         "b.example": first,
