@@ -8,7 +8,9 @@ from .endpoint import Endpoint, LingeringClose, abort_socket, unsent_bytes
 from .listener import Listener
 from .opening import open_switchboard
 from .phases import PhasedEndpoint
-from .tls_endpoint import TlsAlert, TlsBuffers, TlsHandshake, TlsSocket, TlsVerificationError, shake_hands
+from .tls_errors import TlsAlert, TlsVerificationError
+from .tls_handshake import TlsHandshake, shake_hands
+from .tls_socket import TlsBuffers, TlsSocket
 
 __all__ = [
     "Endpoint",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from otun.switchboard import TlsSocket
-from otun.switchboard.tls_endpoint import CIPHERTEXT_SIZE, OVERHEAD_LIMIT, UNSENT_LIMIT
+from otun.switchboard.tls_socket import CIPHERTEXT_SIZE, OVERHEAD_LIMIT, UNSENT_LIMIT
 
 from .tls_forging import (
     CLIENT_HELLO,

@@ -6,7 +6,7 @@ import ssl
 import pytest
 
 from otun.switchboard import TlsAlert, TlsBuffers, TlsSocket, TlsVerificationError
-from otun.switchboard.tls_endpoint import explain_tls_error
+from otun.switchboard.tls_errors import explain_tls_error
 
 from .tls_peers import (
     HOST,

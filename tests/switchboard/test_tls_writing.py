@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otun.switchboard import TlsBuffers, TlsSocket
-from otun.switchboard.tls_endpoint import GATHER_SIZE
+from otun.switchboard.tls_socket import GATHER_SIZE
 
 from .tls_peers import (
     HOST,

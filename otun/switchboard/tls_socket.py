@@ -1,4 +1,4 @@
-"""TLS on the switchboard: a socket that encrypts, and the member that owns it while its handshake goes on.
+"""TLS on the switchboard: a socket that encrypts.
 
 The records pass through memory rather than straight between OpenSSL and the kernel (`ssl.SSLSocket`).  That costs
 nothing for bulk, and only so can a connection begin with bytes that somebody has looked at already, and one direction
@@ -7,16 +7,13 @@ end while the other goes on: OpenSSL gives a connection up when it finds unread 
 
 import contextlib
 import errno
-import re
 import socket
 import ssl
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
-import trio
-
-from .board import Switchboard
-from .endpoint import EncryptedSocket, Endpoint, LingeringClose
+from .endpoint import EncryptedSocket
+from .tls_errors import explain_tls_error
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer  # Python 3.12 has it in collections.abc.
@@ -308,131 +305,6 @@ class TlsSocket(EncryptedSocket):
         if buffers.outgoing.pending:
             out = buffers.outgoing.read()
             self._unsent = memoryview(bytes(self._unsent) + out if self._unsent else out)
-
-
-class TlsHandshake(Endpoint):
-    """The member that owns a `TlsSocket` during its handshake, in the place of the one that owned the plain socket.
-
-    Then *established* gets the socket, still on the board, or *failed* the reason why it is being closed: None if that
-    was the board's end.  In that case *closed* is called, too, when nothing is left of it.
-    """
-
-    __slots__ = ("_closed", "_established", "_failed", "_tls_sock")
-
-    def __init__(
-        self,
-        board: Switchboard,
-        sock: TlsSocket,
-        *,
-        timeout: float,
-        established: Callable[[TlsSocket], None],
-        failed: Callable[[OSError | None], None],
-        closed: Callable[[], None] | None = None,
-    ) -> None:
-        super().__init__(board, sock)
-        self._tls_sock = sock
-        self._established = established
-        self._failed = failed
-        self._closed = closed
-        board.replace(sock, self)
-        board.set_deadline(self, timeout)
-        self.pull()
-
-    def ready(self, events: int) -> None:
-        """Go on, whatever it waited for."""
-        if not self.is_closed:
-            self.pull()
-
-    def pull(self) -> None:
-        """Take the next steps."""
-        sock = self._tls_sock
-        try:
-            sock.handshake()
-        except BlockingIOError:
-            self.board.emptied(sock)
-            if sock.is_backlogged:
-                self.board.filled(sock)
-        except OSError as error:
-            self.broken(error)
-        else:
-            self.leave()
-            self._established(sock)
-
-    def deadline_passed(self) -> None:
-        """The peer is too slow."""
-        self.broken(OSError(errno.ETIMEDOUT, "the handshake took too long"))
-
-    def broken(self, error: OSError) -> None:
-        """Tell the peer what is wrong, if TLS has words for it."""
-        self.leave()
-        sock, last_bytes = self._tls_sock.to_plain()
-        self._failed(error)
-        LingeringClose(self.board, sock, last_bytes, on_close=self._closed)
-
-    def close(self, *, with_reset: bool = False) -> None:
-        """End without a word: the board ends."""
-        if not self.is_closed:
-            super().close(with_reset=with_reset)
-            self._failed(None)
-            if self._closed is not None:
-                self._closed()
-
-
-async def shake_hands(sock: TlsSocket) -> None:
-    """Do the whole handshake.  Raises `OSError`.  Cancelled, *sock* can only be closed."""
-    await trio.lowlevel.checkpoint()
-    while True:
-        try:
-            sock.handshake()
-        except BlockingIOError:
-            if sock.is_backlogged:
-                await trio.lowlevel.wait_writable(sock)
-            else:
-                await trio.lowlevel.wait_readable(sock)
-        else:
-            return
-
-
-def explain_tls_error(error: ssl.SSLError) -> OSError:
-    """Return an `OSError` that says in a few words what `ssl` says in its own way."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return TlsVerificationError(errno.EPROTO, error.verify_message or "the certificate is not valid")
-    if isinstance(error, ssl.SSLZeroReturnError):
-        return ConnectionAbortedError(errno.ECONNABORTED, "the other side has ended the connection")
-    # Python does not know the names of all reasons; OpenSSL's words for them are in the text.
-    reason = (error.reason or _WORDS.sub("", error.strerror or "") or "it failed").replace("_", " ").upper()
-    alert = _ALERT.match(reason)
-    if alert is not None:
-        said = reason[alert.end() :]
-        return TlsAlert(errno.EPROTO, f"the other side said: {_ALERTS.get(said, said.lower())}")
-    return OSError(errno.EPROTO, _REASONS.get(reason, reason.lower()))
-
-
-class TlsAlert(OSError):
-    """The peer has refused the connection, or ended it, and said why (RFC 8446, section 6)."""
-
-
-class TlsVerificationError(OSError):
-    """The peer's certificate is not one to be believed."""
-
-
-_WORDS: Final = re.compile(r"^\[[^]]*\] ?| \(_ssl\.c:\d+\)$")
-"""What Python puts around them."""
-
-_ALERT: Final = re.compile(r"(?:SSLV3|TLSV1|TLSV13) (?:ALERT )?")
-"""How OpenSSL begins the reasons that are alerts."""
-
-_ALERTS: Final = {"PROTOCOL VERSION": "no common version of TLS"}
-
-_REASONS: Final = {
-    "HTTP REQUEST": "it speaks HTTP, not TLS",
-    "HTTPS PROXY REQUEST": "it speaks HTTP, not TLS",
-    "WRONG VERSION NUMBER": "it does not speak TLS",
-    "UNSUPPORTED PROTOCOL": "no common version of TLS",
-    "NO SHARED CIPHER": "no common cipher",
-    "NO APPLICATION PROTOCOL": "no common protocol (ALPN)",
-    "PEER DID NOT RETURN A CERTIFICATE": "it showed no certificate",
-}
 
 
 def _again(error: OSError) -> OSError:
