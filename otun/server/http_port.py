@@ -81,10 +81,6 @@ class HttpPort:
         """A connection has ended."""
         self._connections -= 1
 
-    def visitor_lost(self) -> None:
-        """A relayed one, before its stream was open."""
-        self._connections -= 1
-
     def patch_ended(self, patch: Patch) -> None:
         """A connection that was relayed has ended."""
         self._connections -= 1

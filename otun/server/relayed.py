@@ -101,11 +101,11 @@ class RelayedVisitor(Endpoint):
             self._registration.session.forget_opener(self)
             super().close(with_reset=with_reset)
             self._registration.streams -= 1
-            self._owner.visitor_lost()
+            self._owner.visitor_left()
 
 
 class RelayOwner(PatchOwner, Protocol):
     """The port that relayed visitors come to."""
 
-    def visitor_lost(self) -> None:
+    def visitor_left(self) -> None:
         """A visitor has left before its stream was open."""

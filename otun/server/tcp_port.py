@@ -127,7 +127,7 @@ class TcpTunnel:
     def patch_ended(self, patch: Patch) -> None:
         """A visitor has left: the registration counts them."""
 
-    def visitor_lost(self) -> None:
+    def visitor_left(self) -> None:
         """Another one has left, before its stream was open."""
 
     def close(self) -> None:
