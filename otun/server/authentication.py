@@ -2,7 +2,6 @@
 
 import hmac
 import logging
-import secrets
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -14,20 +13,18 @@ import trio
 
 from ..access import ANONYMOUS, EVERYTHING, Grants, Identity, hash_token, is_same_hash
 from ..errors import ConfigurationError, DatabaseError
-from ..private_files import read_or_make
 from . import queries
 from .admission import refuse
 from .database import Database, DataVersion
 from .following import POLL_INTERVAL
 from .records import TokenRecord
+from .secret_keys import secret_key
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 LAST_USED_INTERVAL: Final = 60.0
 """Seconds between two notes of when tokens were used: each is a write to the disk."""
 
-_KEY_FILE: Final = "identities.key"
-_KEY_SIZE: Final = 32
 _SHOWN_DIGITS: Final = 12
 
 
@@ -36,16 +33,7 @@ def read_identity_key(folder: Path | None) -> bytes:
 
     Raises `ConfigurationError`.
     """
-    if folder is None:
-        return secrets.token_bytes(_KEY_SIZE)
-    path = folder / _KEY_FILE
-    try:
-        key = read_or_make(path, lambda: secrets.token_bytes(_KEY_SIZE))
-    except OSError as error:
-        raise ConfigurationError(f"the key for identities {path}: {error.strerror}") from error
-    if len(key) != _KEY_SIZE:
-        raise ConfigurationError(f"the key for identities {path} is damaged: remove it to have a new one made")
-    return key
+    return secret_key(folder, "identities.key", "identities")
 
 
 class Authenticator:

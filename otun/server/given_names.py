@@ -7,11 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ..control.names import random_name
-from ..errors import ConfigurationError
-from ..private_files import read_or_make
-
-_SECRET_FILE: Final = "names.key"
-_SECRET_SIZE: Final = 32
+from .secret_keys import secret_key
 
 NAMES_OF_ONE: Final = 64
 """Names that one client gets again: as many as a session has tunnels.  Further ones are new each time."""
@@ -29,7 +25,7 @@ class GivenNames:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self._secret = secrets.token_bytes(_SECRET_SIZE) if folder is None else _read_secret(folder / _SECRET_FILE)
+        self._secret = secret_key(folder, "names.key", "names")
 
     def candidates(self, client: str) -> Iterator[str]:
         """Return the names of a client, the first choice first, and then some that are anybody's."""
@@ -41,13 +37,3 @@ class GivenNames:
     def _name(self, client: str, number: int) -> str:
         values = iter(hmac.digest(self._secret, f"{number}\n{client}".encode(), "sha256"))
         return random_name(lambda letters: letters[next(values) % len(letters)])
-
-
-def _read_secret(path: Path) -> bytes:
-    try:
-        secret = read_or_make(path, lambda: secrets.token_bytes(_SECRET_SIZE))
-    except OSError as error:
-        raise ConfigurationError(f"the key for names {path}: {error.strerror}") from error
-    if len(secret) != _SECRET_SIZE:
-        raise ConfigurationError(f"the key for names {path} is damaged: remove it to have a new one made")
-    return secret
