@@ -83,7 +83,6 @@ class Patch(Endpoint):
         "_stream",
         "_tap",
         "_unread",
-        "has_received",
     )
 
     def __init__(
@@ -105,7 +104,6 @@ class Patch(Endpoint):
         self._has_lost_stream = False  # It was whole, but the socket does not have everything yet.
         self._moved = 0  # Bytes, since the deadline was last looked at.
         self._own = 0  # Bytes at the beginning of `unsent` that have not come from the stream.
-        self.has_received: bool = False
 
     def attach(self, stream: YamuxStream) -> None:
         """Name the other end.  The caller sees to it that the stream's handler is this patch."""
@@ -168,7 +166,6 @@ class Patch(Endpoint):
 
     def data_received(self, data: memoryview) -> None:
         """Hand *data* to the socket; what it does not take stays unread as far as the peer's window is concerned."""
-        self.has_received = True
         self._moved += len(data)
         try:  # What `contained` does, without the cost of another call.
             if self._tap is not None:
