@@ -1,7 +1,8 @@
 """Addresses as people write them: `:4443`, `host:4443`, `[::1]:4443`, `3000`, `unix:PATH`."""
 
 import re
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TypeAlias
 
 import attrs
@@ -31,6 +32,8 @@ class UnixAddress:
     def __str__(self) -> str:
         return f"unix:{self.path}"
 
+
+IpAddress: TypeAlias = IPv4Address | IPv6Address
 
 LocalAddress: TypeAlias = TcpAddress | UnixAddress
 
@@ -77,6 +80,16 @@ def parse_network(text: str) -> IPv4Network | IPv6Network:
         return ip_network(text)
     except ValueError:
         raise AddressError(f"{text!r} is no IP address and no network; write one such as 10.0.0.0/8") from None
+
+
+@lru_cache(maxsize=1024)
+def read_ip_address(text: str) -> IpAddress | None:
+    """Read an IP address, without a zone, and IPv4 in IPv6's form as what it is.  None if it is none."""
+    try:
+        found = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return (found.ipv4_mapped or found) if isinstance(found, IPv6Address) else found
 
 
 def is_loopback_host(host: str) -> bool:

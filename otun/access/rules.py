@@ -3,21 +3,18 @@
 import hmac
 import re
 from collections.abc import Iterable
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Final, TypeAlias
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final
 
 import attrs
 
-from ..addresses import parse_network
+from ..addresses import IpAddress, parse_network, read_ip_address
 from ..control.messages import PROTECTIONS
 from ..errors import ConfigurationError
 from ..http.fields import HOP_BY_HOP, IDENTITY, Field
 from ..http.forwarding import Network
 from .credentials import AUTHORIZATION
 from .passwords import Login, check_users
-
-Address: TypeAlias = IPv4Address | IPv6Address
 
 MAX_NETWORKS: Final = 256
 """Networks that a tunnel may allow, and as many that it may deny."""
@@ -35,16 +32,6 @@ _REQUIRED: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?::[ \t]*([\t\x20-
 
 # What the edge itself reads, writes or removes says nothing about who has sent the request.
 _NOT_REQUIRABLE: Final = HOP_BY_HOP | IDENTITY | {b"host", b"content-length", b"trailer", b"expect"}
-
-
-@lru_cache(maxsize=1024)
-def parse_address(text: str) -> Address | None:
-    """Read a visitor's address, without a zone, and IPv4 in IPv6's form as what it is.  None if it is none."""
-    try:
-        found = ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    return (found.ipv4_mapped or found) if isinstance(found, IPv6Address) else found
 
 
 @attrs.frozen
@@ -140,10 +127,10 @@ class VisitorRules:
         if decided is None:
             if len(self._decided) >= _MAX_DECIDED:
                 self._decided.clear()
-            decided = self._decided[address] = self._decide(parse_address(address))
+            decided = self._decided[address] = self._decide(read_ip_address(address))
         return decided
 
-    def _decide(self, address: Address | None) -> bool:
+    def _decide(self, address: IpAddress | None) -> bool:
         if address is None or any(address in network for network in self.denied):
             return False
         return not self.allowed or any(address in network for network in self.allowed)

@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from ..addresses import read_ip_address
 from ..http.fields import Field
-from .rules import parse_address
 
 _FORWARDED_FOR: Final = b"x-forwarded-for"
 
@@ -41,5 +41,5 @@ def visitor_address(peer: str, fields: Iterable[Field], trusts: Callable[[str], 
 
 def _read_node(text: str) -> str | None:
     match = _NODE.fullmatch(text)
-    address = parse_address(match[1] or match[2] or match[3]) if match is not None else None
+    address = read_ip_address(match[1] or match[2] or match[3]) if match is not None else None
     return None if address is None else str(address)

@@ -1,11 +1,12 @@
 """What changes in a head on its way: hop-by-hop fields, who the visitor is, and what the tunnel's owner asked for."""
 
 import re
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final, TypeAlias
 
 import attrs
 
+from ..addresses import read_ip_address
 from ..errors import ConfigurationError
 from .fields import HOP_BY_HOP, IDENTITY
 from .head import RequestHead, ResponseHead
@@ -114,11 +115,8 @@ class Visitor:
 
 def is_in_networks(address: str, networks: tuple[Network, ...]) -> bool:
     """Whether *address* is in one of *networks*; an IPv4 address in IPv6's form counts as what it is."""
-    if not networks:
-        return False
-    found = ip_address(address.partition("%")[0])
-    mapped = getattr(found, "ipv4_mapped", None)
-    return any((mapped or found) in network for network in networks)
+    found = read_ip_address(address) if networks else None
+    return found is not None and any(found in network for network in networks)
 
 
 def write_request(

@@ -16,8 +16,9 @@ import trio
 from ..access.credentials import Credentials, find_authorization, read_basic
 from ..access.failures import FailedLogins, source_of
 from ..access.proven import Proof, ProvenLogins
-from ..access.rules import VisitorRules, parse_address
+from ..access.rules import VisitorRules
 from ..access.visitor_address import visitor_address
+from ..addresses import read_ip_address
 from ..errors import BadRequest
 from ..http import pages
 from ..http.fields import Field
@@ -337,5 +338,5 @@ class AskingVisitor(Member, Protocol):
 
 
 def _source(address: str) -> str:
-    found = parse_address(address)
+    found = read_ip_address(address)
     return address if found is None else source_of(found)
