@@ -18,14 +18,6 @@ REGISTRATION_LIMIT: Final = 10.0
 enough that strangers who connect and say nothing do not pile up."""
 
 
-def heartbeat_deadline(last_sent: float, *, interval: float = HEARTBEAT_INTERVAL) -> float:
-    """Return when the next heartbeat is due, the last one (or the registration) having gone out at *last_sent*.
-
-    Counted from the sending, not from when it was due: after a stall one heartbeat goes out, not all that were missed.
-    """
-    return last_sent + interval
-
-
 def silence_deadline(last_received: float, *, limit: float = SILENCE_LIMIT) -> float:
     """Return when to give up on the peer, its last message, of any kind, having come in at *last_received*."""
     return last_received + limit

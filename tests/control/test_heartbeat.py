@@ -2,15 +2,9 @@ from otun.control.heartbeat import (
     HEARTBEAT_INTERVAL,
     REGISTRATION_LIMIT,
     SILENCE_LIMIT,
-    heartbeat_deadline,
     registration_deadline,
     silence_deadline,
 )
-
-
-def test_a_heartbeat_is_due_30_seconds_after_the_last() -> None:
-    assert heartbeat_deadline(1_000.0) == 1_030.0
-    assert heartbeat_deadline(1_000.0, interval=5.0) == 1_005.0
 
 
 def test_a_silent_peer_is_given_up_after_90_seconds() -> None:
