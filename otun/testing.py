@@ -3,16 +3,13 @@
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
 
 import trio
 import trio.testing
 
 from .mux import Session, open_board_session, open_session
 from .switchboard import open_switchboard
-from .yamux import SessionLimits
-
-DEFAULT_LIMITS: Final = SessionLimits()
+from .yamux import DEFAULT_LIMITS, SessionLimits
 
 __all__ = ["board_session_pair", "session_pair"]
 

@@ -3,20 +3,18 @@
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Final, Literal
+from typing import Literal
 
 import trio
 
 from ..background import open_background
 from ..switchboard import Switchboard
-from ..yamux import Role, SessionLimits
+from ..yamux import DEFAULT_LIMITS, Role, SessionLimits
 from .board_driver import BoardDriver
 from .session import Session
 from .task_driver import TaskDriver
 
 RoleName = Literal["client", "server"]
-
-DEFAULT_LIMITS: Final = SessionLimits()
 
 
 @asynccontextmanager

@@ -7,11 +7,12 @@ from .connection import Role, YamuxConnection
 from .frames import FrameDecoder, GoAwayCode
 from .handler import ConnectionHandler, StreamHandler
 from .keepalive import KeepAlive
-from .limits import Allowance, SessionLimits
+from .limits import DEFAULT_LIMITS, Allowance, SessionLimits
 from .states import StreamState
 from .stream import YamuxStream
 
 __all__ = [
+    "DEFAULT_LIMITS",
     "Allowance",
     "ConnectionHandler",
     "FrameDecoder",

@@ -25,7 +25,7 @@ from .frames import (
     encode_header,
 )
 from .handler import NOBODY, ConnectionHandler, StreamHandler
-from .limits import SessionLimits
+from .limits import DEFAULT_LIMITS, SessionLimits
 from .patience import Patience
 from .send_queue import SendQueue
 from .states import StreamState
@@ -34,9 +34,6 @@ from .windows import ReceiveWindows
 
 OPEN_BACKLOG: Final = 256
 """Opens of our own without an answer: what all yamux implementations accept."""
-
-
-DEFAULT_LIMITS: Final = SessionLimits()
 
 
 class Role(Enum):

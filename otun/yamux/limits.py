@@ -144,3 +144,6 @@ class SessionLimits:
             )
         if self.max_held < INITIAL_WINDOW:
             raise ValueError(f"max_held must be at least {INITIAL_WINDOW} bytes: what one stream may send unasked")
+
+
+DEFAULT_LIMITS: Final = SessionLimits()

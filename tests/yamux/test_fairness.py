@@ -5,7 +5,7 @@ from collections import Counter, deque
 import pytest
 
 from otun.yamux import YamuxStream
-from otun.yamux.connection import DEFAULT_LIMITS
+from otun.yamux.limits import DEFAULT_LIMITS
 
 from .dialogue import Dialogue
 from .wire import FIN, HEADER_SIZE, KIB, MAX_UINT32, MIB, WINDOW, Frame, ack, data, fin, syn, update

@@ -3,7 +3,7 @@
 import pytest
 
 from otun.yamux import YamuxStream
-from otun.yamux.connection import DEFAULT_LIMITS
+from otun.yamux.limits import DEFAULT_LIMITS
 
 from .test_fairness import BLOCK, SHARED, Writers
 from .wire import HEADER_SIZE, KIB, MIB, Frame, parse

@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from otun.errors import LocalProtocolError
 from otun.yamux import Role, SessionLimits
-from otun.yamux.connection import DEFAULT_LIMITS, OPEN_BACKLOG
+from otun.yamux.connection import OPEN_BACKLOG
+from otun.yamux.limits import DEFAULT_LIMITS
 from otun.yamux.patience import ACKNOWLEDGE_TIMEOUT
 
 from .pair import End, Party, make_pair, settle
