@@ -1,7 +1,7 @@
 """Every exception otun raises, as one tree under `OtunError`.
 
-Two of them are Trio's exceptions as well, so that code written for any Trio stream handles them:
-`SessionClosed` and `StreamReset` live in `otun.mux.errors`.  This module imports nothing.
+Some are Trio's exceptions as well, so that code written for any Trio stream handles them: `SessionClosed`,
+`TunnelEnded` and `StreamReset` live in `otun.mux.errors`.  This module imports nothing.
 """
 
 
@@ -42,16 +42,36 @@ class ServerNotTrusted(OtunError):
 
 
 class RegistrationRefused(OtunError):
-    """The server answered the registration with an error.
+    """The server answered the registration with an error; its text is the server's.
 
     *code* names the reason for programs (empty when the server sent none); *is_retryable* says whether the same
-    registration may succeed later.
+    registration may succeed later.  The classes below are for the codes that this version knows; a newer server's
+    others come as this one.
     """
 
     def __init__(self, message: str, *, code: str = "", is_retryable: bool = False) -> None:
         super().__init__(message)
         self.code = code
         self.is_retryable = is_retryable
+
+
+class TokenRefused(RegistrationRefused):
+    """The token is missing, wrong, expired, or revoked; the server's operator makes another one."""
+
+
+class NameTaken(RegistrationRefused):
+    """The name, host name or port is somebody else's, or no port is free: choose another one, or none.
+
+    It may be free later if *is_retryable*; otherwise it is reserved.
+    """
+
+
+class NotAllowed(RegistrationRefused):
+    """The server, or the token, does not allow what was asked for: ask for less, or its operator for more."""
+
+
+class InvalidRegistration(RegistrationRefused):
+    """What was asked for is not valid, such as a name that is none: correct it, or use versions that fit together."""
 
 
 class TunnelUnprotected(OtunError):

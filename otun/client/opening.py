@@ -124,9 +124,10 @@ async def open_tunnel(
     Without *trust*, the server's certificate must be for its name and from one of the system's authorities.  Nothing is
     said before that is clear.
 
-    Raises `otun.errors.ServerUnreachable`, `ServerNotTrusted`, `RegistrationRefused`, `TunnelUnprotected`,
-    `InvalidName`, `AddressError` or `ConfigurationError`; the body's exceptions come out as they are.  A tunnel that is
-    lost does not interrupt the body: `accept` and `forward` raise `SessionClosed`.
+    Raises `otun.errors.ServerUnreachable`, `ServerNotTrusted`, `RegistrationRefused` (`TokenRefused`, `NameTaken`,
+    `NotAllowed` or `InvalidRegistration`), `TunnelUnprotected`, `InvalidName`, `AddressError` or `ConfigurationError`;
+    the body's exceptions come out as they are.  A tunnel that is lost does not interrupt the body: `accept` and
+    `forward` raise `SessionClosed`.
     """
     settings = settings or TunnelSettings()
     if name is not None:

@@ -11,8 +11,9 @@ from ..addresses import TcpAddress
 from ..background import open_background
 from ..control.heartbeat import HEARTBEAT_INTERVAL
 from ..control.messages import PROTECTIONS, Error, Heartbeat, HeartbeatAck, Register, Registered
+from ..control.refusals import refusal_of
 from ..errors import BadMessage, RegistrationRefused, ServerUnreachable, TunnelUnprotected
-from ..mux import ControlChannel, Session, SessionClosed, StreamReset
+from ..mux import ControlChannel, Session, SessionClosed, StreamReset, TunnelEnded
 from ..switchboard import TlsAlert
 
 REGISTRATION_TIMEOUT: Final = 10.0
@@ -38,6 +39,7 @@ class Registration:
         self._requests: dict[str, _Request] = {}  # Those without an answer, by id.
         self._is_left = False
         self._farewell: str | None = None
+        self._refusal: RegistrationRefused | None = None  # The farewell, if it has a code.
         self._has_ended = trio.Event()
 
     async def add(self, request: Register) -> Registered:
@@ -61,17 +63,21 @@ class Registration:
             case Registered() as granted:
                 _check_protections(request, granted)
                 return granted
-            case Error(message, code, is_retryable):
-                raise RegistrationRefused(message, code=code, is_retryable=is_retryable)
+            case Error() as refused:
+                raise refusal_of(refused)
         if self._session.is_closed:
             raise await self.end_error()
         raise _no_answer(self._server)
 
     async def end_error(self) -> SessionClosed:
-        """Return why the tunnels have ended, in the server's words if it said any.  The session must have ended."""
+        """Return why the tunnels have ended, in the server's words if it said any: with a code, as a `TunnelEnded`.
+
+        The session must have ended.
+        """
         await self._has_ended.wait()
         if self._farewell is not None:
-            return SessionClosed(f"the server at {self._server} ended the tunnel: {self._farewell}")
+            text = f"the server at {self._server} ended the tunnel: {self._farewell}"
+            return SessionClosed(text) if self._refusal is None else TunnelEnded(text, self._refusal)
         error = self._session.end_error()
         if self._is_left:
             return error
@@ -111,7 +117,11 @@ class Registration:
                     request.has_answer.set()
                     continue
                 break
-            self._farewell = answer.message if isinstance(answer, Error) else "it sent an unexpected message"
+            if isinstance(answer, Error):
+                self._farewell = answer.message
+                self._refusal = refusal_of(answer) if answer.code else None
+            else:
+                self._farewell = "it sent an unexpected message"
         except (StreamReset, BadMessage) as error:
             self._farewell = str(error)
         except trio.EndOfChannel:
@@ -165,8 +175,8 @@ async def _register(session: Session, server: TcpAddress, request: Register) -> 
         match answer:
             case Registered():
                 return channel, answer
-            case Error(message, code, is_retryable):
-                raise RegistrationRefused(message, code=code, is_retryable=is_retryable)
+            case Error() as refused:
+                raise refusal_of(refused)
             case _:
                 problem = "answered the registration with something else"
     raise ServerUnreachable(f"the server at {server} {problem}")

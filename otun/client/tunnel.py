@@ -59,7 +59,8 @@ class Tunnel(trio.abc.Listener[Stream]):
     async def accept(self) -> Stream:
         """Wait for the next visitor, whose address is in `Stream.visitor` if the server tells it.
 
-        Raises `SessionClosed` when the tunnel has ended.  Cancelled, nobody is lost.
+        Raises `SessionClosed` when the tunnel has ended; it is a `TunnelEnded` when the server has said why.  Cancelled,
+        nobody is lost.
         """
         try:
             return await self._visitors.accept()
@@ -70,8 +71,8 @@ class Tunnel(trio.abc.Listener[Stream]):
     async def serve(self, handler: Callable[[Stream], Awaitable[object]]) -> None:
         """Call *handler* in a task for each visitor until the tunnel ends, as `otun.Session.serve` does.
 
-        Returns when the tunnel was closed on this side, and all handlers are done; raises `SessionClosed` when the
-        server ended it, however politely.  A visitor who breaks off ends its own handler only; with
+        Returns when the tunnel was closed on this side, and all handlers are done; raises `SessionClosed` as `accept`
+        does when the server ended it, however politely.  A visitor who breaks off ends its own handler only; with
         `trio.serve_listeners` it would end them all.
         """
         try:
@@ -95,7 +96,7 @@ class Tunnel(trio.abc.Listener[Stream]):
     async def forward(
         self, host: str, port: int, *, proxy_protocol: bool = False, on_exchange: OnExchange | None = None
     ) -> None:
-        """Relay all visitors to the service at *host* and *port* until the tunnel ends; then raise `SessionClosed`.
+        """Relay all visitors to the service at *host* and *port* until the tunnel ends; then raise as `accept` does.
 
         When the service cannot be reached, the visitor gets an HTTP answer (502) that says so.  With *proxy_protocol*
         each connection to the service begins with a PROXY header, version 2, that says who the visitor is.

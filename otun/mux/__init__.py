@@ -2,7 +2,7 @@
 
 from .answer import Answer
 from .channel import ControlChannel
-from .errors import SessionClosed, StreamReset
+from .errors import SessionClosed, StreamReset, TunnelEnded
 from .opening import open_board_session, open_session
 from .patch import Patch, PatchOwner, Tap
 from .serving import serve_streams
@@ -24,6 +24,7 @@ __all__ = [
     "StreamReset",
     "StreamStatistics",
     "Tap",
+    "TunnelEnded",
     "open_board_session",
     "open_session",
     "serve_streams",

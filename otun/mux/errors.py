@@ -2,7 +2,7 @@
 
 import trio
 
-from ..errors import OtunError
+from ..errors import OtunError, RegistrationRefused
 
 
 class SessionClosed(OtunError, trio.BrokenResourceError, trio.ClosedResourceError):
@@ -16,6 +16,17 @@ class SessionClosed(OtunError, trio.BrokenResourceError, trio.ClosedResourceErro
         super().__init__(message)
         self.is_clean = is_clean
         self.code = code
+
+
+class TunnelEnded(SessionClosed):
+    """The server has ended the tunnels of a client, and has said why.
+
+    *refusal* is what it said: its class, *code* and *is_retryable* tell whether to come back.
+    """
+
+    def __init__(self, message: str, refusal: RegistrationRefused) -> None:
+        super().__init__(message)
+        self.refusal = refusal
 
 
 class StreamReset(OtunError, trio.BrokenResourceError):
