@@ -3,10 +3,14 @@
 0    done; also: told to end by SIGTERM, as a supervisor does
 1    failed: an address is taken, a demo went wrong, an error in otun itself
 2    used wrongly: an unknown option, a bad address, a configuration file with a mistake
-3    refused: the server did not accept the registration, or not the rules for visitors
+3    refused: the server did not accept the registration, or not the rules for visitors, or has ended the tunnel
 4    no connection: the server was not reached, or the session with it has ended
 5    not trusted: the server's certificate is not the right one
+6    the token is refused: it is missing, wrong, expired or revoked
+7    taken: the name, host name or port is somebody else's; later it may be free
 130  interrupted by Ctrl-C (SIGINT)
+
+A server that has ended a tunnel, and says that the same client may come back, counts as one that was lost.
 """
 
 import signal
@@ -15,12 +19,14 @@ from enum import IntEnum
 from ..errors import (
     ConfigurationError,
     InvalidName,
+    NameTaken,
     RegistrationRefused,
     ServerNotTrusted,
     ServerUnreachable,
+    TokenRefused,
     TunnelUnprotected,
 )
-from ..mux.errors import SessionClosed
+from ..mux.errors import SessionClosed, TunnelEnded
 
 
 class ExitCode(IntEnum):
@@ -32,6 +38,8 @@ class ExitCode(IntEnum):
     REFUSED = 3
     UNREACHABLE = 4
     NOT_TRUSTED = 5
+    TOKEN_REFUSED = 6
+    TAKEN = 7
     INTERRUPTED = 130
 
 
@@ -44,6 +52,8 @@ Exit codes:
   3    refused by the server
   4    server not reached, or the connection to it lost
   5    server not trusted: its certificate is not the right one
+  6    the token is refused: missing, wrong, expired or revoked
+  7    the name or port is taken; later it may be free
   130  interrupted by Ctrl-C
 """
 
@@ -56,8 +66,14 @@ def exit_code_for(error: BaseException) -> ExitCode:
             return codes.pop() if len(codes) == 1 else ExitCode.FAILED
         case ConfigurationError() | InvalidName():
             return ExitCode.USAGE
+        case TokenRefused():
+            return ExitCode.TOKEN_REFUSED
+        case NameTaken():
+            return ExitCode.TAKEN
         case RegistrationRefused() | TunnelUnprotected():
             return ExitCode.REFUSED
+        case TunnelEnded(refusal=refusal) if not refusal.is_retryable:
+            return exit_code_for(refusal)
         case ServerNotTrusted():
             return ExitCode.NOT_TRUSTED
         case ServerUnreachable() | SessionClosed():

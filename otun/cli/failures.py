@@ -3,9 +3,11 @@
 import logging
 import traceback
 
-from ..errors import OtunError
+from ..errors import OtunError, RegistrationRefused
+from ..mux.errors import TunnelEnded
 from .exit_codes import ExitCode, exit_code_for
 from .output import complain
+from .refusals import describe_refusal
 
 # More errors than this at once tell a person nothing new.
 _SHOWN_ERRORS = 3
@@ -34,6 +36,8 @@ def flatten(error: BaseException) -> list[BaseException]:
 
 
 def _describe(error: BaseException) -> str:
+    if isinstance(error, RegistrationRefused | TunnelEnded):
+        return describe_refusal(error)
     if isinstance(error, OtunError):
         return str(error)
     return f"unexpected {type(error).__name__}: {error}" if str(error) else f"unexpected {type(error).__name__}"

@@ -59,8 +59,9 @@ class Tunnel(trio.abc.Listener[Stream]):
     async def accept(self) -> Stream:
         """Wait for the next visitor, whose address is in `Stream.visitor` if the server tells it.
 
-        Raises `SessionClosed` when the tunnel has ended; it is a `TunnelEnded` when the server has said why.  Cancelled,
-        nobody is lost.
+        Raises `SessionClosed` when the tunnel has ended: `TunnelEnded` if the server has said why.
+
+        Cancelled, nobody is lost.
         """
         try:
             return await self._visitors.accept()

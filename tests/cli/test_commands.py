@@ -17,7 +17,14 @@ from otun.cli.client import describe_tunnel
 from otun.cli.server import describe_client, is_open_to_others
 from otun.cli.state import default_state_folder
 from otun.client import TunnelSettings
-from otun.errors import InvalidName, ListenError, RegistrationRefused, ServerUnreachable
+from otun.errors import (
+    InvalidName,
+    ListenError,
+    NameTaken,
+    RegistrationRefused,
+    ServerUnreachable,
+    TokenRefused,
+)
 from otun.mux.errors import SessionClosed
 from otun.server import Server, ServerSettings
 
@@ -239,7 +246,9 @@ def test_a_mistyped_command_is_guessed(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (RegistrationRefused("name taken", code="name_taken"), 3),
+        (RegistrationRefused("no room", code="from_the_future"), 3),
+        (TokenRefused("no such token"), 6),
+        (NameTaken("another one has it"), 7),
         (SessionClosed("the server ended the session"), 4),
         (InvalidName("no name"), 2),
     ],

@@ -9,18 +9,29 @@ from otun.errors import (
     AddressError,
     ConfigurationError,
     InvalidName,
+    InvalidRegistration,
     ListenError,
+    NameTaken,
+    NotAllowed,
     OtunError,
     RegistrationRefused,
     ServerUnreachable,
+    TokenRefused,
 )
-from otun.mux.errors import SessionClosed
+from otun.mux.errors import SessionClosed, TunnelEnded
 
 CODES = [
     (ConfigurationError("x"), 2),
     (AddressError("x"), 2),
     (InvalidName("x"), 2),
     (RegistrationRefused("x"), 3),
+    (NotAllowed("x"), 3),
+    (InvalidRegistration("x"), 3),
+    (TokenRefused("x"), 6),
+    (NameTaken("x"), 7),
+    (TunnelEnded("x", TokenRefused("y", code="token_revoked")), 6),
+    (TunnelEnded("x", RegistrationRefused("y", code="kicked")), 3),
+    (TunnelEnded("x", RegistrationRefused("y", code="silent", is_retryable=True)), 4),
     (ServerUnreachable("x"), 4),
     (SessionClosed("x"), 4),
     (ListenError("x"), 1),

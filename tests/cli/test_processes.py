@@ -215,23 +215,6 @@ def test_a_lost_server_is_one_line_and_exit_code_4(
     assert re.fullmatch(rf"otun: lost the server at {addresses.control}: .+\n", ended.stderr)
 
 
-def test_a_client_without_a_token_is_refused_with_exit_code_3(
-    start: "Start",
-    start_server: "Callable[..., tuple[Program, Addresses]]",
-    tmp_path: Path,
-    environment: pytest.MonkeyPatch,
-) -> None:
-    tokens = tmp_path / "tokens"
-    tokens.write_text("alpha\n")
-    tokens.chmod(0o600)
-    _, addresses = start_server("--tokens-file", str(tokens))
-    ended = start("http", "9", "--server", addresses.control, "--log-level", "error").wait()
-    assert ended.code == 3
-    assert re.fullmatch(r"otun: .+\n", ended.stderr)
-    environment.setenv("OTUN_TOKEN", "alpha")
-    assert start("http", "9", "--server", addresses.control).read_line().startswith("http://")
-
-
 @pytest.mark.parametrize("is_open", [True, False])
 def test_a_control_port_open_to_others_without_tokens_is_warned_about(start: "Start", is_open: bool) -> None:
     flags = ["--open"] if is_open else []
