@@ -162,10 +162,7 @@ def http(
     version: VersionOption = False,
 ) -> None:
     """Open a tunnel to TARGET, for instance `otun http 3000`; the short form of `otun client`."""
-    parse_local_target(target)  # here, so that a mistake in it is not called one of --local
-    flags = flags_of(context)
-    flags["local"] = flags.pop("target")
-    run_client(CommonFlags.given(context, config, log_level, verbose), flags)
+    _run_short_form(context, CommonFlags.given(context, config, log_level, verbose), target, kind="http")
 
 
 def tcp(
@@ -190,10 +187,7 @@ def tcp(
     version: VersionOption = False,
 ) -> None:
     """Open a raw TCP tunnel to TARGET, for instance `otun tcp 22 --remote-port 2222`."""
-    parse_local_address(target)
-    flags = flags_of(context)
-    flags["local"] = flags.pop("target")
-    run_client(CommonFlags.given(context, config, log_level, verbose), flags, kind="tcp")
+    _run_short_form(context, CommonFlags.given(context, config, log_level, verbose), target, kind="tcp")
 
 
 def tls(
@@ -218,10 +212,7 @@ def tls(
     version: VersionOption = False,
 ) -> None:
     """Open a tunnel for TLS that ends at TARGET, for instance `otun tls 8443 --name app`: its key stays there."""
-    parse_local_address(target)
-    flags = flags_of(context)
-    flags["local"] = flags.pop("target")
-    run_client(CommonFlags.given(context, config, log_level, verbose), flags, kind="tls")
+    _run_short_form(context, CommonFlags.given(context, config, log_level, verbose), target, kind="tls")
 
 
 def start(
@@ -247,6 +238,14 @@ def start(
     refuse_empty_rules(os.environ)
     refuse_unused_rules(layers)
     _run(read_client_options(layers, select_tunnels(file, names or [])))
+
+
+def _run_short_form(context: typer.Context, common: CommonFlags, target: str, *, kind: TunnelKind) -> None:
+    parse = parse_local_target if kind == "http" else parse_local_address
+    parse(target)  # here, so that a mistake in it is not called one of --local
+    flags = flags_of(context)
+    flags["local"] = flags.pop("target")
+    run_client(common, flags, kind=kind)
 
 
 def run_client(common: CommonFlags, flags: dict[str, Value], *, kind: TunnelKind = "http") -> None:
