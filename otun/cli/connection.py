@@ -15,7 +15,7 @@ from ..tls.fingerprints import Fingerprint
 from ..tls.trust import Trust
 from .layers import Layers, flag_for, parse_switch, variable_for
 from .proxies import read_proxy
-from .tokens import check_token
+from .tokens import check_token, read_token_file
 
 DEFAULT_SERVER_PORT: Final = 4443
 
@@ -28,9 +28,10 @@ TokenOption = Annotated[
     typer.Option(
         metavar="TOKEN",
         help="What the server asks for. Other users see it in the process list: "
-        "OTUN_TOKEN or the configuration file keep it to yourself.",
+        "OTUN_TOKEN, --token-file or the configuration file keep it to yourself.",
     ),
 ]
+TokenFileOption = Annotated[str | None, typer.Option(metavar="FILE", help="A file with the token, and nothing else.")]
 PlaintextOption = Annotated[
     bool | None,
     typer.Option("--plaintext", help="Do without TLS. The default is TLS, except to this machine.", show_default=False),
@@ -71,7 +72,7 @@ def read_connection(layers: Layers) -> Connection:
     server = _read_server(layers)
     return Connection(
         server=server,
-        token=layers.read("token", check_token),
+        token=_read_token(layers),
         trust=_read_trust(layers),
         plaintext=layers.read("plaintext", parse_switch) or False,
         proxy=read_proxy(layers, server, os.environ),
@@ -83,6 +84,16 @@ def _read_server(layers: Layers) -> TcpAddress:
     if server is None:
         raise missing("server", "which server?", "HOST")
     return server
+
+
+def _read_token(layers: Layers) -> str | None:
+    """Return the token of the strongest source that has one, as it is or in a file."""
+    source = layers.strongest_with("token", "token_file")
+    names = source.names_of("token", "token_file")
+    if len(names) > 1:
+        raise ConfigurationError(f"{' and '.join(names)} both say which token to show: give one of them")
+    path = source.read_path("token_file")
+    return source.read("token", check_token) if path is None else read_token_file(path)
 
 
 def _read_trust(layers: Layers) -> Trust | None:

@@ -33,6 +33,12 @@ class Layer:
     name_of: Callable[[str], str]
     folder: Path = Path()
 
+    def path(self, setting: str, text: str) -> Path:
+        """Return *text*, a value of the setting, as a path.  Raises `ConfigurationError`."""
+        if "\0" in text:  # Only TOML can say so.
+            raise ConfigurationError(f"{self.name_of(setting)}: {text!r} is no path: it has a NUL in it")
+        return self.folder / os.path.expanduser(text)
+
 
 @attrs.frozen
 class Layers:
@@ -74,10 +80,13 @@ class Layers:
         return Layers(tuple([layer for layer in self._layers if not layer.values.keys().isdisjoint(settings)][:1]))
 
     def read_path(self, setting: str) -> Path | None:
-        """Return the setting as a path: `~` expanded, and relative to the configuration file that names it."""
+        """Return the setting as a path: `~` expanded, and relative to the configuration file that names it.
+
+        Raises `ConfigurationError`.
+        """
         for layer in self._layers:
             if setting in layer.values:
-                return layer.folder / os.path.expanduser(layer.values[setting])
+                return layer.path(setting, layer.values[setting])
         return None
 
     def read_paths(self, setting: str) -> tuple[Path, ...]:
@@ -85,7 +94,7 @@ class Layers:
         for layer in self._layers:
             if setting in layer.values:
                 paths = filter(None, layer.values[setting].split("\n"))
-                return tuple(layer.folder / os.path.expanduser(path) for path in paths)
+                return tuple(layer.path(setting, path) for path in paths)
         return ()
 
 

@@ -17,7 +17,8 @@ ProxyOption: TypeAlias = Annotated[
         metavar="URL",
         help="Reach the server through a proxy: http:// (CONNECT), socks5:// or socks5h://, then [USER:PASSWORD@]HOST "
         f"[:PORT, 1080 otherwise], or '{_NO_PROXY}' [default: HTTPS_PROXY or ALL_PROXY, unless NO_PROXY lists the "
-        "server]. Other users see a password in the process list, but not in OTUN_PROXY.",
+        "server]. Other users see a password in the process list: OTUN_PROXY or the configuration file keep it to "
+        "yourself.",
     ),
 ]
 

@@ -85,6 +85,7 @@ class ClientTable(TunnelKeys):
     server: str | None = None
     subdomain: str | None = None
     token: str | None = None
+    token_file: str | None = None
     plaintext: bool | None = None
     ca: str | None = None
     fingerprint: str | None = None

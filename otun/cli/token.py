@@ -237,8 +237,6 @@ def _state_folder(layers: Layers) -> Path:
     folder = layers.read_path("state") or default_state_folder(os.environ)
     if folder is None:
         raise ConfigurationError("which server? Give its state folder with --state DIR")
-    if "\0" in str(folder):  # From a configuration file.
-        raise ConfigurationError(f"state folder {str(folder)!r}: no folder can have this name")
     return folder
 
 

@@ -12,6 +12,9 @@ from .output import warn
 
 TOKENS_VARIABLE: Final = "OTUN_TOKENS"
 
+MAX_TOKEN_FILE_SIZE: Final = 16 * 1024
+"""Bytes of a client's token file: a registration of 64 KiB has room for such a token."""
+
 _TOKEN = re.compile(r"[!-~]+")
 
 
@@ -20,6 +23,29 @@ def check_token(text: str) -> str:
     if not _TOKEN.fullmatch(text):
         raise ConfigurationError("a token is one or more printable ASCII characters without spaces")
     return text
+
+
+def read_token_file(path: Path) -> str:
+    """Read a client's file with one token, whatever white space is around it.
+
+    Warns on stderr when other users can read the file.  Raises `ConfigurationError`, whose message does not show what
+    the file holds.
+    """
+    try:
+        data, mode = read_file(path, max_size=MAX_TOKEN_FILE_SIZE)
+    except OSError as error:
+        raise ConfigurationError(f"token file {path}: {error.strerror}") from error
+    words = [word.decode("ascii", "replace") for word in data.split()]
+    if not words:
+        raise ConfigurationError(f"token file {path} holds no token")
+    try:
+        token, *others = map(check_token, words)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"token file {path}: {error}") from error
+    if others:
+        raise ConfigurationError(f"token file {path} holds more than one token: a client has one")
+    _warn_of_readers("token", path, mode)
+    return token
 
 
 def read_tokens_file(path: Path) -> frozenset[str]:
@@ -43,9 +69,13 @@ def read_tokens_file(path: Path) -> frozenset[str]:
             raise ConfigurationError(f"tokens file {path}: line {number}: {error}") from error
     if not tokens:
         raise ConfigurationError(f"tokens file {path} holds no token: everybody could open tunnels")
-    if mode & stat.S_IROTH:
-        warn(f"other users can read the tokens in {path}; run: chmod o-r {path}")
+    _warn_of_readers("tokens", path, mode)
     return frozenset(tokens)
+
+
+def _warn_of_readers(what: str, path: Path, mode: int) -> None:
+    if mode & stat.S_IROTH:
+        warn(f"other users can read the {what} in {path}; run: chmod o-r {path}")
 
 
 def tokens_from_environment(environ: Mapping[str, str]) -> frozenset[str]:

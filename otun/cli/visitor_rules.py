@@ -41,7 +41,8 @@ RequireHeaderOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="'NAME[: VALUE]'",
-        help="Only requests with this header; a VALUE is a secret, and not passed on; repeatable.",
+        help="Only requests with this header; repeatable. A VALUE is a secret, and not passed on: OTUN_REQUIRE_HEADER "
+        "or the configuration file keep it out of the process list.",
     ),
 ]
 

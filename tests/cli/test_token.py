@@ -275,7 +275,7 @@ def test_a_folder_from_a_configuration_file_that_cannot_be_is_a_mistake(
     config = tmp_path / "c.toml"
     config.write_text('[server]\nstate = "a\\u0000b"\n')
     assert main(["token", "list", "--config", str(config)]) == 2
-    assert re.fullmatch(r"otun: state folder .*: no folder can have this name\n", capfd.readouterr().err)
+    assert capfd.readouterr().err == f"otun: {config}: server.state: 'a\\x00b' is no path: it has a NUL in it\n"
 
 
 def test_a_damaged_database_is_one_line_and_exit_code_2(state: Path, capfd: pytest.CaptureFixture[str]) -> None:
