@@ -270,7 +270,7 @@ async def serve_and_announce(settings: ServerSettings, output: Output) -> None:
             output.write_line(f"token: in {settings.state / FIRST_TOKEN}")
         if settings.allow_plaintext and is_open_to_others(running.control_addresses):
             warn("clients may connect without TLS: their tokens and all that passes can be read on the way")
-        if running.is_open and is_open_to_others(running.control_addresses):
+        if settings.open:
             warn("everybody who reaches the control port can open tunnels (--open)")
 
 
