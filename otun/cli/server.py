@@ -98,7 +98,7 @@ OpenOption = Annotated[
     typer.Option(
         "--open",
         help="Let everybody who reaches the control port open tunnels, without a token. The default is: where only "
-        "this machine reaches it, and nobody has made a token.",
+        "this machine reaches it and --https, and nobody has made a token.",
         show_default=False,
     ),
 ]
@@ -114,7 +114,7 @@ StateOption = Annotated[
     typer.Option(
         metavar="DIR",
         help="Folder that belongs to this server alone, for what it makes and knows; DIR/tokens is its tokens file "
-        "[default: ~/.local/state/otun; nowhere if only this machine reaches the control port].",
+        "[default: ~/.local/state/otun; nowhere if only this machine reaches the ports for clients].",
     ),
 ]
 
@@ -216,7 +216,8 @@ def read_server_settings(layers: Layers, environ: Mapping[str, str]) -> ServerSe
     certificates = read_certificates(layers)
     state = layers.read_path("state")
     client_ca = layers.read_path("client_ca")
-    if state is None and (acme is not None or client_ca is not None or not is_loopback_host(control.host)):
+    for_clients = [control] if https is None else [control, https]
+    if state is None and (acme is not None or client_ca is not None or is_open_to_others(for_clients)):
         state = default_state_folder(environ)
     file = layers.read_path("tokens_file")
     if file is None and state is not None and os.path.lexists(state / "tokens"):

@@ -65,9 +65,10 @@ async def serve(
             control = await _listen(settings.control, unused)
             public = await _listen(settings.public, unused)
             https = await _listen(settings.https, unused)
-            is_private = all(is_loopback_host(bound_address(sock).host) for sock in control)
+            is_private = _are_loopback(control)
             encryption = Encryption(settings, is_private=is_private)
-            authenticator = await _load_tokens(settings, database, is_private=is_private)
+            # Clients come to the HTTPS port, too.
+            authenticator = await _load_tokens(settings, database, is_private=_are_loopback(control + https))
             reservations = Reservations(database, lifetime=settings.reservation)
             await reservations.load()
             unused.pop_all()  # The board closes them now.
@@ -157,6 +158,10 @@ async def _listen(address: TcpAddress | None, unused: ExitStack) -> list[socket.
     for sock in sockets:
         unused.callback(sock.close)
     return sockets
+
+
+def _are_loopback(sockets: list[socket.socket]) -> bool:
+    return all(is_loopback_host(bound_address(sock).host) for sock in sockets)
 
 
 def _port_of(sockets: list[socket.socket]) -> int | None:

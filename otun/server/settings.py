@@ -88,8 +88,8 @@ class ServerSettings:
     other host reach the only tunnel, as long as there is just one.  *public_url* is what clients are told instead of
     what the server would work out; `{name}` in it stands for the tunnel's name.  A client must
     present one of the *tokens*, or one of those in the database in *state*, where one is made if there are none; unless
-    the server is *open*, or there are no tokens at all and only this machine can reach the control port.  Names belong
-    to the identity that has taken them until *reservation* seconds after their last use.
+    the server is *open*, or there are no tokens at all and only this machine can reach *control* and *https*, the ports
+    for clients.  Names belong to the identity that has taken them until *reservation* seconds after their last use.
 
     *allow_hostnames* are the names that clients may choose outside the domain: `shop.example.org`, or
     `*.example.org` for all below it.  *tcp_ports* are those that raw TCP tunnels may have.  Visitors from
