@@ -1,7 +1,7 @@
 """Names of tunnels, each one DNS label (RFC 1123, section 2.1), and whole host names; both in lower case."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import idna
@@ -56,3 +56,11 @@ def normalize_hostname(text: str) -> str:
 def covers(pattern: str, hostname: str) -> bool:
     """Whether *pattern*, a host name or wildcard, allows *hostname*, which may be a wildcard, too."""
     return pattern == hostname or (pattern.startswith("*.") and hostname.endswith(pattern[1:]))
+
+
+def wildcards_over(hostname: str) -> Iterator[str]:
+    """Return the wildcards that mean *hostname*, which may be one, too: the longest first, and not itself."""
+    _, dot, rest = hostname.removeprefix("*.").partition(".")
+    while dot:
+        yield f"*.{rest}"
+        _, dot, rest = rest.partition(".")

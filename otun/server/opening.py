@@ -147,6 +147,7 @@ class TunnelOpener:
         )
         authorize_hosts(identity, registration, self._registry.domain)
         keys = self._keys_of(registration)
+        self._reservations.check(identity, keys)  # First: what is somebody else's is so whether they are there or not.
         self._make_room(client, registration)
         await self._reserve(client, keys)
         self._make_room(client, registration)  # Somebody may have come meanwhile.
@@ -178,7 +179,13 @@ class TunnelOpener:
 
     def _make_room(self, client: Client, registration: Registration) -> None:
         """See that nobody else has its hosts, and that the client may have one tunnel more.  Raises `Refused`."""
-        for host, rival in list(self._registry.rivals(registration)):
+        # Nobody takes a name out of a wildcard of another token's, unless it was there first.
+        above = [
+            (host, rival)
+            for host, rival in self._registry.wildcards_over(registration)
+            if not self._reservations.is_kept_for(client.identity, ("host", host))
+        ]
+        for host, rival in [*self._registry.rivals(registration), *above]:
             what = f"subdomain '{registration.name}'"
             if host != self._registry.host_of(registration.name):
                 what = f"hostname '{host}'"
@@ -213,6 +220,7 @@ class TunnelOpener:
         ranges = authorize_port(client.identity, wanted, self._tcp_ports.check(wanted))
         keys: tuple[Key, ...] = () if wanted is None else (("port", str(wanted)),)
         if wanted is not None:
+            self._reservations.check(client.identity, keys)
             self._free_port(client, wanted)
             await self._reserve(client, keys)
             self._free_port(client, wanted)

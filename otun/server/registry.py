@@ -88,14 +88,16 @@ class Registry:
                 is_alone = other.is_passthrough or registration.is_passthrough  # Nobody sees its paths.
                 if is_alone or other.path == registration.path or not other.is_kin_of(registration):
                     yield host, other
+
+    def wildcards_over(self, registration: Registration) -> Iterator[tuple[str, "Registration"]]:
+        """Return the hosts that a wildcard has given to another token, and to whom.  Without tokens all are equal."""
         for host in registration.hosts:
-            # Nobody takes a name out of what a wildcard has given to another token.  Without tokens all are equal.
             for other in self._routes_of_wildcard(host.removeprefix("*.")) or ():
                 if other.owner != registration.owner:
                     yield host, other
 
     def add(self, registration: Registration) -> None:
-        """Open a tunnel; it must have no rival."""
+        """Open a tunnel; it must have no rival for the very hosts that it has."""
         assert not any(self.rivals(registration))
         for host in self.hosts_of(registration):
             routes = self._routes.setdefault(host, [])

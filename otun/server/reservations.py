@@ -11,6 +11,7 @@ from typing import Final, NoReturn, TypeAlias
 import trio
 
 from ..access import Identity
+from ..control.names import wildcards_over
 from ..errors import DatabaseError
 from . import queries
 from .admission import refuse
@@ -69,10 +70,15 @@ class Reservations:
             with contextlib.suppress(DatabaseError):  # The next time will do.
                 await self._database.write(queries.forget_ended_reservations, self._clock())
 
+    def is_kept_for(self, identity: Identity, key: Key) -> bool:
+        """Whether *identity* itself has reserved it, or the wildcard next above it."""
+        found = self._find(key)
+        return found is not None and _is_owner(identity, found)
+
     def is_free_for(self, identity: Identity, key: Key) -> bool:
-        """Whether nobody else has reserved it."""
-        found = self._known.get(key)
-        return found is None or self._has_ended(found) or _is_owner(identity, found)
+        """Whether nobody else has reserved it, or the wildcard next above it."""
+        found = self._find(key)
+        return found is None or _is_owner(identity, found)
 
     def check(self, identity: Identity, keys: Iterable[Key]) -> None:
         """Raise `otun.server.admission.Refused` if somebody else has reserved one of *keys*."""
@@ -113,6 +119,15 @@ class Reservations:
         for one in found:
             self._keep(one)
         return found
+
+    def _find(self, key: Key) -> Reservation | None:
+        """Return the reservation that counts for *key*: its own, or else that of the longest wildcard above it."""
+        kind, name = key
+        for each in (name, *(wildcards_over(name) if kind == "host" else ())):
+            found = self._known.get((kind, each))
+            if found is not None and not self._has_ended(found):
+                return found
+        return None
 
     def _has_room(self, key: Key, identity: Identity) -> bool:
         if key in self._known:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otun.control.names import normalize_name, random_name
+from otun.control.names import covers, normalize_name, random_name, wildcards_over
 from otun.errors import InvalidName, OtunError
 
 LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
@@ -76,3 +76,17 @@ def test_a_random_name_is_a_valid_name(source: random.Random) -> None:
     name = random_name(source.choice)
     assert len(name) == 8
     assert normalize_name(name) == name
+
+
+@pytest.mark.parametrize(
+    ("hostname", "wildcards"),
+    [
+        ("a.b.example.org", ["*.b.example.org", "*.example.org", "*.org"]),
+        ("*.b.example.org", ["*.example.org", "*.org"]),
+        ("org", []),
+        ("*.org", []),
+    ],
+)
+def test_wildcards_over_a_host_name_cover_it(hostname: str, wildcards: list[str]) -> None:
+    assert list(wildcards_over(hostname)) == wildcards
+    assert all(covers(wildcard, hostname) for wildcard in wildcards)
