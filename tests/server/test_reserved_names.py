@@ -1,0 +1,290 @@
+"""Names belong to whoever took them first, connected or not."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+import trio
+
+from otun import RegistrationRefused, open_tunnel
+from otun.access import Identity
+from otun.server import queries
+from otun.server.admission import Refused
+from otun.server.database import Database, open_database
+from otun.server.records import Reservation
+from otun.server.reservations import Reservations
+
+from .harness import TCP_PORTS, RunningServer
+from .raw_client import raw_client
+from .stored_tokens import SOMEBODY, raw
+
+PORT: Final = TCP_PORTS[60]
+
+Start = Callable[..., Awaitable[RunningServer]]
+
+
+@pytest.fixture
+def engine() -> None:
+    """Any: who has which name does not depend on how bytes are moved."""
+
+
+@pytest.fixture
+def start(start_server, tmp_path: Path) -> Start:
+    """Start a server on the same folder as before, for ann and for bob."""
+
+    async def start(**changes: object) -> RunningServer:
+        settings = {"domain": "tunnel.test", "allow_hostnames": ("*.example.org",), "tokens": frozenset({"ann", "bob"})}
+        return await start_server(state=tmp_path, **(settings | changes))
+
+    return start
+
+
+async def ask(server: RunningServer, token: str | None, name: str | None = None, **fields: object) -> dict[str, object]:
+    """Ask for a tunnel on a session of its own, which ends with the answer."""
+    async with raw_client(server.control) as client:
+        return await client.register(name, token=token, **fields)
+
+
+async def take(server: RunningServer, token: str | None, name: str | None = None, **fields: object) -> str:
+    """Take a tunnel, and leave; its name."""
+    answer = await ask(server, token, name, **fields)
+    while answer.get("code") in ("name_taken", "port_taken") and answer.get("retryable"):  # The one before is leaving.
+        answer = await ask(server, token, name, **fields)
+    assert answer["type"] == "registered", answer
+    return str(answer["subdomain"])
+
+
+async def see_reserved(server: RunningServer, token: str | None, name: str | None, **fields: object) -> None:
+    """See that somebody else has it, for good as far as this one is concerned."""
+    answer = await ask(server, token, name, **fields)
+    while answer.get("retryable"):  # Its owner is leaving.
+        answer = await ask(server, token, name, **fields)
+    code = "port_taken" if fields.get("kind") == "tcp" else "name_taken"
+    assert (answer["type"], answer.get("code"), answer.get("retryable", False)) == ("error", code, False), answer
+    assert not any(word in str(answer["message"]) for word in ("ann", "(key"))
+
+
+THINGS: Final = [
+    ("app", {}),
+    ("app", {"path": "/api"}),
+    ("x", {"hostnames": ["shop.example.org"]}),
+    (None, {"kind": "tcp", "remote_port": PORT}),
+]
+
+
+@pytest.mark.parametrize(("name", "fields"), THINGS, ids=["name", "path", "hostname", "port"])
+@pytest.mark.parametrize("is_restarted", [False, True], ids=["", "after a restart"])
+async def test_whoever_took_it_first_has_it_and_nobody_else_while_they_are_away(
+    start: Start, name: str | None, fields: dict[str, object], is_restarted: bool
+) -> None:
+    server = await start()
+    await take(server, "ann", name, **fields)
+    if is_restarted:
+        await server.stop()
+        server = await start()
+    own = "y" if "hostnames" in fields else name
+    await see_reserved(server, "bob", own, **fields)
+    await take(server, "ann", name, **fields)
+
+
+async def test_a_name_is_reserved_for_all_kinds_of_tunnels_and_all_paths(start: Start) -> None:
+    server = await start()
+    await take(server, "ann", "app")
+    await see_reserved(server, "bob", "app", path="/api")
+    await see_reserved(server, "bob", "APP")
+    await take(server, "bob", "app2", hostnames=["a.app2.tunnel.test"])
+
+
+async def test_while_its_owner_is_there_others_are_told_that_it_is_reserved_and_nothing_else(start: Start) -> None:
+    server = await start()
+    async with raw_client(server.control) as owner:
+        await owner.register("app", token="ann", hostnames=["shop.example.org"])
+        await owner.register(None, token="ann", id="1", kind="tcp", remote_port=PORT)
+        for name, fields in [("app", {}), ("x", {"hostnames": ["shop.example.org"]}), THINGS[-1]]:
+            answer = await ask(server, "bob", name, **fields)
+            assert (answer["code"], answer.get("retryable", False)) == (
+                "port_taken" if name is None else "name_taken",
+                False,
+            ), answer
+
+
+async def test_what_a_wildcard_stands_for_is_reserved_with_it(start: Start) -> None:
+    server = await start()
+    await take(server, "ann", "x", hostnames=["*.shop.example.org"])
+    for host in ("a.shop.example.org", "a.b.shop.example.org", "*.b.shop.example.org", "*.shop.example.org"):
+        await see_reserved(server, "bob", "y", hostnames=[host])
+    await take(server, "bob", "y", hostnames=["shop.example.org", "xshop.example.org"])
+    await take(server, "ann", "z", hostnames=["a.shop.example.org"])
+
+
+@pytest.mark.parametrize("host", ["shop.example.org", "*.shop.example.org"])
+async def test_a_wildcard_above_does_not_keep_whoever_was_first_from_coming_back(start: Start, host: str) -> None:
+    server = await start()
+    await take(server, "ann", "x", hostnames=[host])
+    async with raw_client(server.control) as client:
+        assert (await client.register("y", token="bob", hostnames=["*.example.org"]))["type"] == "registered"
+        await take(server, "ann", "x", hostnames=[host])
+        await see_reserved(server, "bob", "z", hostnames=[host])
+        answer = await ask(server, "ann", "x", hostnames=[f"new.{host.removeprefix('*.')}"])
+        assert (answer["type"] == "registered") == host.startswith("*."), answer
+
+
+async def test_nothing_is_reserved_by_a_tunnel_that_is_refused(start: Start) -> None:
+    server = await start()
+    await take(server, "ann", "taken")
+    assert (await ask(server, "bob", "taken", hostnames=["shop.example.org"]))["code"] == "name_taken"
+    assert (await ask(server, "bob", "mine", hostnames=["a.example.net"]))["code"] == "hostname_not_allowed"
+    await take(server, "ann", "mine", hostnames=["shop.example.org"])
+
+
+async def test_a_port_that_the_server_chose_is_not_reserved_and_one_that_is_reserved_is_not_chosen(
+    start: Start,
+) -> None:
+    server = await start(tcp_ports=(range(PORT, PORT + 2),))
+    await take(server, "ann", kind="tcp", remote_port=PORT)
+    async with raw_client(server.control) as client:
+        assert str((await client.register(token="bob", kind="tcp"))["url"]).endswith(f":{PORT + 1}")
+        answer = await ask(server, "bob", kind="tcp")
+        assert (answer["code"], answer["retryable"]) in (("no_port_free", True), ("port_taken", True))
+    await take(server, "ann", kind="tcp", remote_port=PORT + 1)
+
+
+async def test_reservations_end(start: Start, tmp_path: Path) -> None:
+    server = await start()
+    await take(server, "ann", "app")
+    await take(server, "ann", "for-good")
+    await server.stop()
+    with raw(tmp_path) as connection:
+        ((until,),) = connection.execute("SELECT until FROM reservations WHERE name = 'app'")
+        assert time.time() + 6 * 86_400 < until <= time.time() + 7 * 86_400 + 1
+        connection.execute("UPDATE reservations SET until = 1 WHERE name = 'app'")
+        connection.execute("UPDATE reservations SET until = NULL WHERE name = 'for-good'")
+    server = await start()
+    await take(server, "bob", "app")
+    await see_reserved(server, "ann", "app")
+    await see_reserved(server, "bob", "for-good")
+
+
+async def test_what_another_process_reserves_and_gives_up_counts_at_once(start: Start, tmp_path: Path) -> None:
+    server = await start()
+    await take(server, "ann", "app")
+    async with open_database(tmp_path) as other:
+        wanted = Reservation("name", "kept", "somebody")
+        await other.write(queries.reserve, wanted, time.time(), by=SOMEBODY)
+        await other.write(queries.release, "name", "app", SOMEBODY, time.time())
+    while (await ask(server, "bob", "app"))["type"] != "registered":
+        pass
+    await see_reserved(server, "ann", "kept")
+
+
+async def test_a_lifetime_of_0_reserves_nothing(start: Start) -> None:
+    server = await start(reservation=0)
+    await take(server, "ann", "app")
+    await take(server, "bob", "app")
+
+
+async def test_nobody_in_particular_reserves_nothing(start: Start) -> None:
+    server = await start(tokens=frozenset(), open=True)
+    await take(server, None, "app")
+    await take(server, "whatever", "app")
+
+
+async def test_on_an_open_server_too_who_shows_a_token_has_what_it_has_taken(start: Start) -> None:
+    server = await start(open=True)
+    await take(server, "ann", "app")
+    await see_reserved(server, None, "app")
+    await see_reserved(server, "bob", "app")
+    await take(server, "ann", "app")
+
+
+async def test_names_that_the_server_made_up_are_the_same_after_a_restart_and_somebody_elses_to_nobody(
+    start: Start,
+) -> None:
+    server = await start()
+    first = [await take(server, token, local=local) for token in ("ann", "bob") for local in ("3000", "4000")]
+    assert len(set(first)) == 4
+    await server.stop()
+    server = await start()
+    await see_reserved(server, "bob", first[0])
+    assert first == [await take(server, token, local=local) for token in ("ann", "bob") for local in ("3000", "4000")]
+
+
+async def test_the_library_says_that_it_is_of_no_use_to_try_again(start: Start) -> None:
+    server = await start()
+    await open_for_a_moment(server, "ann")
+    with pytest.raises(RegistrationRefused, match="'app'") as caught:
+        await open_for_a_moment(server, "bob")
+    assert (caught.value.code, caught.value.is_retryable) == ("name_taken", False)
+
+
+async def open_for_a_moment(server: RunningServer, token: str) -> None:
+    async with open_tunnel(server.control, name="app", token=token):
+        pass
+
+
+# When they end, on a clock of the test's
+
+
+ANN, BOB = Identity(name="ann"), Identity(name="bob")
+DAY: Final = 86_400.0
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    async with open_database(tmp_path) as database:
+        yield database
+
+
+@pytest.mark.parametrize("is_kept", [False, True], ids=["in memory", "in the database"])
+async def test_a_name_is_kept_for_so_long_after_its_last_use(database: Database, is_kept: bool) -> None:
+    now = 1000 * DAY
+    reservations = Reservations(database if is_kept else None, lifetime=7 * DAY, clock=lambda: now)
+    key = ("name", "app")
+    await reservations.take(ANN, [key], "here")
+    now += 6.9 * DAY
+    with pytest.raises(Refused):
+        await reservations.take(BOB, [key], "there")
+    await reservations.take(ANN, [key], "here")  # Used once more.
+    now += 6.9 * DAY
+    with pytest.raises(Refused):
+        reservations.check(BOB, [key])
+    now += 0.2 * DAY
+    await reservations.take(BOB, [key], "there")
+    with pytest.raises(Refused):
+        await reservations.take(ANN, [key], "here")
+
+
+async def test_a_name_is_used_for_as_long_as_its_tunnel_is_open(autojump_clock) -> None:
+    reservations = Reservations(None, lifetime=DAY, clock=trio.current_time)
+    key = ("name", "app")
+    await reservations.take(ANN, [key], "here")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reservations.keep_fresh, lambda: [(ANN, [key])])
+        await trio.sleep(10 * DAY)
+        nursery.cancel_scope.cancel()
+    await trio.sleep(0.9 * DAY)
+    assert not reservations.is_free_for(BOB, key)
+    await trio.sleep(0.1 * DAY)
+    assert reservations.is_free_for(BOB, key)
+
+
+async def test_of_two_who_take_a_name_at_the_same_time_one_has_it(database: Database) -> None:
+    reservations = Reservations(database, lifetime=DAY)
+    winners: list[str] = []
+    codes: list[str] = []
+
+    async def take_as(name: str) -> None:
+        try:
+            await reservations.take(Identity(name=name), [("name", "app")], "here")
+            winners.append(name)
+        except Refused as refusal:
+            codes.append(refusal.answer.code)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(take_as, f"client {number}")
+    (winner,) = winners
+    assert codes == ["name_taken"] * 19
+    assert [one.identity for one in await database.read(queries.reservations, 0)] == [winner]
