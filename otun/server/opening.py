@@ -161,13 +161,18 @@ class TunnelOpener:
             return registration, keys, tunnel.pop_all().close
 
     def _free_name(self, client: Client, request: Register) -> str:
-        """Return a name for a tunnel whose client has chosen none: the same again, if nobody else has it."""
+        """Return a name for a tunnel whose client has chosen none: the same again, if nobody else has it.
+
+        Its own session that has fallen silent is nobody else.
+        """
         kind: NameKind = "tls" if request.kind == "tls" else "http"
         who = f"{_known_as(client)}\n{request.kind}\n{request.local}\n{request.id}"
         name = ""
         for made_up in self._given_names.candidates(who):
             name = fit_name(client.identity, kind, made_up)
-            if name not in self._registry and self._reservations.is_free_for(client.identity, ("name", name)):
+            holders = self._registry.routes_of(self._registry.host_of(name)) or ()
+            has_room = all(self._may_take_over(client, holder) for holder in holders)
+            if has_room and self._reservations.is_free_for(client.identity, ("name", name)):
                 break
         return name
 
@@ -196,12 +201,18 @@ class TunnelOpener:
 
     def _take_over(self, client: Client, rival: Registration, what: str, code: str) -> None:
         """End the session that has *what*, if it is the same client's and has fallen silent.  Raises `Refused`."""
-        holder = self._clients.client_of(rival)
-        is_same = holder is not client and rival.owner is not None and rival.owner == client.identity.name
-        if is_same and holder.silence >= TAKEOVER_SILENCE:
-            self._end(holder, client)
-            return
-        _refuse_taken(what, code, is_same=is_same)
+        if not self._may_take_over(client, rival):
+            _refuse_taken(what, code, is_same=self._is_same(client, rival))
+        self._end(self._clients.client_of(rival), client)
+
+    def _may_take_over(self, client: Client, rival: Registration) -> bool:
+        is_silent = self._clients.client_of(rival).silence >= TAKEOVER_SILENCE
+        return is_silent and self._is_same(client, rival)
+
+    def _is_same(self, client: Client, rival: Registration) -> bool:
+        """Whether another session of the same token has it."""
+        is_other = self._clients.client_of(rival) is not client
+        return is_other and rival.owner is not None and rival.owner == client.identity.name
 
     # Tunnels with ports
 
