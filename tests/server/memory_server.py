@@ -1,0 +1,98 @@
+"""A server whose clients come by streams in memory, for a clock that jumps."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import attrs
+import trio
+import trio.testing
+
+from otun import ServerSettings, TcpAddress, open_session
+from otun.server.authentication import Authenticator
+from otun.server.clients import ClientAddress, Clients
+from otun.server.control_port import CLIENT_LIMITS, ControlPort
+from otun.server.opening import TunnelOpener
+from otun.server.registry import Registry
+from otun.server.reservations import Reservations
+from otun.server.tcp_port import TcpPorts
+from otun.server.urls import PublicPorts
+from otun.switchboard import open_switchboard
+
+from .harness import LOOPBACK, TCP_PORTS
+from .raw_client import RawClient
+
+
+class Line(trio.abc.Stream):
+    """One end of a connection, on which nothing passes while it is frozen, as when its program is stopped."""
+
+    def __init__(self, inner: trio.abc.Stream) -> None:
+        self._inner = inner
+        self._passes = trio.Event()
+        self._passes.set()
+
+    def freeze(self) -> None:
+        self._passes = trio.Event()
+
+    def thaw(self) -> None:
+        self._passes.set()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._passes.wait()
+        await self._inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._passes.wait()
+        await self._inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await self._inner.receive_some(max_bytes)
+        await self._passes.wait()
+        return data
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+@attrs.define(eq=False)
+class MemoryServer:
+    """Serves clients until the end of its context."""
+
+    registry: Registry
+    _port: ControlPort
+    _nursery: trio.Nursery
+
+    @asynccontextmanager
+    async def connect(self, host: str = "127.0.0.1") -> AsyncIterator[tuple[RawClient, Line]]:
+        """Be a client that comes from *host*."""
+        near, far = trio.testing.memory_stream_pair()
+        line = Line(near)
+        await self._nursery.start(self._serve, far, ClientAddress(TcpAddress(host, 50_000), host))
+        async with open_session(line, "client") as session:
+            yield RawClient(session, line, await session.open_stream()), line
+            line.thaw()
+
+    async def _serve(self, stream: trio.abc.Stream, address: ClientAddress, task_status: trio.TaskStatus[None]) -> None:
+        async with open_session(stream, "server", limits=CLIENT_LIMITS) as session:
+            task_status.started()
+            await self._port.serve_client(session, address)
+
+
+@asynccontextmanager
+async def memory_server(*tokens: str, is_open: bool = False) -> AsyncIterator[MemoryServer]:
+    """Give a server for these plain *tokens*, which reserves names on Trio's clock."""
+    settings = ServerSettings(domain="tunnel.test", allow_hostnames=("*.example.org",))
+    registry, clients = Registry(settings.domain), Clients()
+    async with AsyncExitStack() as stack:
+        board = await stack.enter_async_context(open_switchboard())
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        opener = TunnelOpener(
+            settings,
+            clients,
+            Authenticator(tokens, key=b"", is_open=is_open),
+            Reservations(None, lifetime=settings.reservation, clock=trio.current_time),
+            registry,
+            TcpPorts((TCP_PORTS,), (LOOPBACK,), board, max_streams=1),
+            ports=PublicPorts(http=8080),
+        )
+        yield MemoryServer(registry, ControlPort(clients, opener), nursery)
+        nursery.cancel_scope.cancel()
