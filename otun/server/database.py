@@ -18,7 +18,7 @@ from typing import Concatenate, Final, ParamSpec, TypeAlias, TypeVar
 import trio
 
 from ..errors import ConfigurationError, DatabaseError
-from .schema import NotOurs, migrate, transaction
+from .schema import NotOurs, is_complete, migrate, transaction
 
 FILE_NAME: Final = "otun.db"
 
@@ -187,6 +187,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise ConfigurationError(_damaged(path, str(verdict)))
+        if not is_complete(connection):
+            raise ConfigurationError(_damaged(path, "parts of it are missing"))
         unfinished.pop_all()
     return connection
 

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Final
 
 APPLICATION_ID: Final = int.from_bytes(b"otun", "big")
@@ -90,6 +90,17 @@ def migrate(connection: sqlite3.Connection) -> None:
                 connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+
+def is_complete(connection: sqlite3.Connection) -> bool:
+    """Whether a database of the latest version has all its tables and triggers."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as whole:
+        migrate(whole)
+        return _parts(whole) <= _parts(connection)
+
+
+def _parts(connection: sqlite3.Connection) -> set[tuple[str, str]]:
+    return set(connection.execute("SELECT type, name FROM sqlite_master"))
 
 
 def _version(connection: sqlite3.Connection) -> int:
