@@ -16,12 +16,15 @@ MAX_TOKEN_FILE_SIZE: Final = 16 * 1024
 """Bytes of a client's token file: a registration of 64 KiB has room for such a token."""
 
 _TOKEN = re.compile(r"[!-~]+")
+_MAX_TOKEN_LENGTH: Final = 16_384  # A registration of 64 KiB has room for it.
 
 
 def check_token(text: str) -> str:
     """Return *text* if it can be a token.  Raises `ConfigurationError`, whose message does not repeat it."""
     if not _TOKEN.fullmatch(text):
         raise ConfigurationError("a token is one or more printable ASCII characters without spaces")
+    if len(text) > _MAX_TOKEN_LENGTH:
+        raise ConfigurationError(f"a token has at most {_MAX_TOKEN_LENGTH} characters, and this one has {len(text)}")
     return text
 
 
