@@ -173,3 +173,14 @@ def test_a_full_disk_keeps_tunnels_running_and_lets_clients_in_but_makes_no_toke
     for client in (first, second):
         assert "token" in complaint(client.wait())[1]
     server.stop()
+
+
+def test_a_log_that_is_lost_does_not_keep_the_server_from_starting(start: "Start", state: Path, token: str) -> None:
+    server = run_server(start, "--state", str(state))
+    start("token", "create", "other").wait()
+    server.program.signal(signal.SIGKILL)
+    for suffix in ("-wal", "-shm"):
+        (state / f"otun.db{suffix}").unlink()
+    server = run_server(start, "--state", str(state))
+    assert "OTUN_TOKEN=TOKEN " in server.lines["client"]  # It knows at least what was in the database itself.
+    assert server.stop().stderr == ""
