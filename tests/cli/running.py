@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 TOKEN: Final = re.compile(r"otun_[A-Za-z0-9_-]{43}")
 
-TOKEN_REFUSED: Final = 3
-NAME_TAKEN: Final = 3
+TOKEN_REFUSED: Final = 6
+NAME_TAKEN: Final = 7
 REFUSED: Final = 3
 """How clients end that were refused."""
 

@@ -81,6 +81,8 @@ def test_a_word_that_opens_nothing_is_named(complain: Complain, environment: pyt
         ("reservation", f'"{EMOJI}"'),
         ("tokens_file", "3"),
         ("tokens_file", f'["{SECRET}"]'),
+        ("tokens_file", '"a\\u0000b"'),
+        ("state", '"a\\u0000b"'),
         ("state", "false"),
         ("state", "1.5"),
     ],
