@@ -153,7 +153,7 @@ def check_networks(texts: tuple[str, ...]) -> tuple[str, ...]:
 def _parse_networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
     if len(texts) > MAX_NETWORKS:
         raise ConfigurationError(f"a tunnel allows and denies at most {MAX_NETWORKS} networks each")
-    return tuple(_unmapped(parse_network(text)) for text in texts)
+    return tuple(unmapped(parse_network(text)) for text in texts)
 
 
 def check_required(texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -165,7 +165,7 @@ def check_required(texts: tuple[str, ...]) -> tuple[str, ...]:
     return texts
 
 
-def _unmapped(network: Network) -> Network:
+def unmapped(network: Network) -> Network:
     """Return a network of IPv4 addresses in IPv6's form as what it is, since visitors' addresses are compared so."""
     if isinstance(network, IPv6Network) and network.prefixlen >= 96:
         mapped = network.network_address.ipv4_mapped

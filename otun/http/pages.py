@@ -20,6 +20,7 @@ from .head import RequestHead
 ErrorCode: TypeAlias = Literal[
     "bad_request",
     "bad_response",
+    "banned",
     "busy",
     "empty_reply",
     "forbidden",
@@ -305,6 +306,16 @@ def request_timeout(what: str, seconds: float) -> Page:
 def busy() -> Page:
     """The tunnel has as many visitors as it will take."""
     return _too_many("busy", "tunnel")
+
+
+def banned() -> Page:
+    """The server's operator has banned the network that the visitor comes from."""
+    return Page(
+        403,
+        "banned",
+        "You cannot come in from here",
+        ("The operator of this server has banned the network that your address is in.",),
+    )
 
 
 def forbidden() -> Page:

@@ -10,6 +10,7 @@ from ..addresses import TcpAddress
 from ..errors import BadClientHello
 from ..switchboard import Endpoint, LingeringClose, Switchboard, TlsBuffers, TlsHandshake, TlsSocket
 from ..tls.client_hello import HANDSHAKE_RECORD, ClientHello, ClientHelloReader, fatal_alert
+from .bans import Barrable
 
 HELLO_TIMEOUT: Final = 10.0
 """Seconds for a ClientHello, and as many for the rest of the handshake."""
@@ -36,7 +37,7 @@ class Gate(Protocol):
         """And now nothing is left of it."""
 
 
-class Arrival(Endpoint):
+class Arrival(Endpoint, Barrable):
     """Reads a ClientHello and asks its gate what to do about it."""
 
     __slots__ = ("_buffers", "_gate", "_has_hello", "_reader", "peer", "received")
@@ -51,6 +52,11 @@ class Arrival(Endpoint):
         self.peer: TcpAddress = peer
         self.received: bytes = b""  # By whoever owned the socket before; then the ClientHello and what came with it.
         self._has_hello = False
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Where it comes from."""
+        return (self.peer.host,)
 
     def start(self) -> None:
         """Take a new connection."""

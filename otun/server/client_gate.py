@@ -8,10 +8,12 @@ from typing import Final
 
 import trio
 
+from ..addresses import TcpAddress
 from ..mux import open_board_session
 from ..switchboard import Switchboard, TlsSocket
 from ..tls.client_hello import AlertDescription, ClientHello
 from .arrival import Arrival
+from .bans import Bans
 from .clients import ClientAddress
 from .control_port import CLIENT_LIMITS, MAX_UNREGISTERED, ControlPort
 from .encryption import Encryption
@@ -33,6 +35,7 @@ class ClientGate:
         board: Switchboard,
         clients: trio.Nursery,
         encryption: Encryption,
+        bans: Bans,
         *,
         is_plaintext_allowed: bool,
     ) -> None:
@@ -40,6 +43,7 @@ class ClientGate:
         self._board = board
         self._clients = clients
         self._encryption = encryption
+        self._bans = bans
         self._is_plaintext_allowed = is_plaintext_allowed
         self._arriving: set[Arrival] = set()
         self._leaving = 0
@@ -52,6 +56,9 @@ class ClientGate:
             return
         peer = peer_or_close(sock)
         if peer is None:
+            return
+        if self._bans.turns_away(peer):
+            sock.close()
             return
         arrival = Arrival(self._board, sock, self, self._encryption.buffers, peer)
         self._arriving.add(arrival)
@@ -73,17 +80,17 @@ class ClientGate:
 
     def _established(self, arrival: Arrival, sock: TlsSocket) -> None:
         self._arriving.remove(arrival)
-        self.serve(sock)
+        self.serve(sock, arrival.peer)
 
-    def serve(self, sock: TlsSocket) -> None:
-        """Serve a client whose connection is encrypted; it may have arrived on another port."""
-        self._start(sock, b"", is_acceptable=True)
+    def serve(self, sock: TlsSocket, peer: TcpAddress) -> None:
+        """Serve a client from *peer* whose connection is encrypted; it may have arrived on another port."""
+        self._start(sock, peer, b"", is_acceptable=True)
 
     def plain_received(self, arrival: Arrival, received: bytes) -> None:
         """Serve a client without TLS, if only to tell it that it needs it."""
         self._arriving.remove(arrival)
         arrival.leave()
-        self._start(arrival.sock, received, is_acceptable=self._is_plaintext_allowed)
+        self._start(arrival.sock, arrival.peer, received, is_acceptable=self._is_plaintext_allowed)
 
     def called_again(self, arrival: Arrival) -> None:
         """Nobody waits for anything here."""
@@ -99,9 +106,9 @@ class ClientGate:
         """Its descriptor is free again.  Until then, those who have failed take up no room among the others."""
         self._leaving -= 1
 
-    def _start(self, sock: socket.socket, received: bytes, *, is_acceptable: bool) -> None:
+    def _start(self, sock: socket.socket, peer: TcpAddress, received: bytes, *, is_acceptable: bool) -> None:
         try:
-            client = ClientAddress.of(sock)
+            client = ClientAddress(peer, sock.getsockname()[0])
         except OSError:  # It has gone already.
             self._board.close(sock)
         else:

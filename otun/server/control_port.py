@@ -14,6 +14,7 @@ from ..errors import BadMessage
 from ..mux import ControlChannel, Session, SessionClosed, StreamReset
 from ..yamux import Allowance, SessionLimits, YamuxStream
 from .admission import MAX_TUNNELS, Refused, refuse
+from .bans import BANNED, Bans
 from .clients import Client, ClientAddress, Clients
 from .opening import TunnelOpener
 
@@ -37,8 +38,9 @@ FAREWELL_TIMEOUT: Final = 5.0
 class ControlPort:
     """Serves clients, each in a task of whoever calls `serve_client`."""
 
-    def __init__(self, clients: Clients, opener: TunnelOpener) -> None:
+    def __init__(self, clients: Clients, opener: TunnelOpener, bans: Bans) -> None:
         self._clients = clients
+        self._bans = bans
         self._opener = opener
         self.unregistered: int = 0
 
@@ -60,6 +62,8 @@ class ControlPort:
                     "and on the server's own machine with --fingerprint or --ca",
                     "tls_required",
                 )
+            if self._bans.covers(address.peer.host):  # By now.
+                raise Refused(BANNED)
             client = self._clients.new(session, address)
             client.identity = self._opener.authenticate(request)
             await self._serve_tunnels(client, channel, request)

@@ -10,6 +10,7 @@ from ..http import pages
 from ..http.forwarding import is_in_networks
 from ..mux import Patch
 from ..switchboard import Endpoint, LingeringClose, Switchboard
+from .bans import Bans
 from .listening import peer_or_close
 from .proxied import ProxiedVisitor
 from .redirects import Redirects
@@ -33,8 +34,10 @@ class HttpPort:
         board: Switchboard,
         redirects: Redirects | None,
         background: trio.Nursery,
+        bans: Bans,
     ) -> None:
         self.registry = registry
+        self.bans: Bans = bans
         self.redirects: Redirects | None = redirects
         self.reports = Reports(trio.current_time, called="visitor")
         self.hsts: bytes = (
@@ -67,8 +70,12 @@ class HttpPort:
             self._turn_away(sock, speaks_http=speaks_http)
             return None
         peer = peer_or_close(sock)
-        if peer is not None:
-            self._connections += 1
+        if peer is None:
+            return None
+        if self.bans.turns_away(peer):
+            sock.close()
+            return None
+        self._connections += 1
         return peer
 
     def _turn_away(self, sock: socket.socket, *, speaks_http: bool) -> None:
@@ -76,6 +83,11 @@ class HttpPort:
             sock.close()
             return
         LingeringClose(self.board, sock, pages.server_full().write(), is_new=True)
+
+    @property
+    def visitors(self) -> int:
+        """Connections that there are."""
+        return self._connections
 
     def visitor_left(self) -> None:
         """A connection has ended."""

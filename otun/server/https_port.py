@@ -77,6 +77,9 @@ class HttpsPort:
             arrival.encrypt(context, partial(self._established, arrival))
 
     def _established(self, arrival: Arrival, sock: TlsSocket) -> None:
+        if self._http.bans.turns_away(arrival.peer):  # By now.
+            LingeringClose(self._http.board, sock, b"", on_close=self._http.visitor_left)
+            return
         self._http.board.put(sock, Visitor(self._http, sock, arrival.peer, scheme="https"))
 
     def _relay(self, arrival: Arrival, registration: Registration) -> None:
@@ -128,14 +131,14 @@ class HttpsPort:
         if context is None or self._clients.is_full:
             self._refuse(arrival, "no room for another client" if context else "no certificate for clients")
         else:
-            arrival.encrypt(context, self._client_established)
+            arrival.encrypt(context, partial(self._client_established, arrival))
 
-    def _client_established(self, sock: TlsSocket) -> None:
+    def _client_established(self, arrival: Arrival, sock: TlsSocket) -> None:
         if self._clients.is_full:  # By now: many handshakes may have begun while there was room.
             LingeringClose(self._http.board, sock, b"", on_close=self._http.visitor_left)
             return
         self._http.visitor_left()
-        self._clients.serve(sock)
+        self._clients.serve(sock, arrival.peer)
 
     def plain_received(self, arrival: Arrival, received: bytes) -> None:
         """Tell people who have typed http:// what is wrong."""

@@ -71,6 +71,9 @@ class ProxiedVisitor(Endpoint):
             self._pass_on(header.source or self._peer, self._reader.rest)
 
     def _pass_on(self, peer: TcpAddress, unread: bytes) -> None:
+        if self._port.bans.turns_away(peer):
+            self.close()
+            return
         self.leave()
         self._take_over(self, peer, unread)
 

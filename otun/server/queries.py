@@ -9,10 +9,14 @@ from typing import Final
 
 import attrs
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, OtunError
 from .records import Actor, AuditEntry, Ban, Reservation, TokenRecord
 
 _TOKEN: Final = "name, hash, may, max_tunnels, created, expires, revoked, last_used"
+
+
+MAX_BANS: Final = 10_000
+"""Bans at a time: a look-up does not get slower by them, but cutting off those who are there does."""
 
 
 class NoSuchToken(ConfigurationError):
@@ -25,6 +29,13 @@ class TokenNameTaken(ConfigurationError):
 
 class TokenNotActive(ConfigurationError):
     """The token has expired, or was revoked."""
+
+
+class TooManyBans(OtunError):
+    """There is no room for another ban."""
+
+    def __init__(self) -> None:
+        super().__init__(f"there are {MAX_BANS} bans already: ban a larger network, or lift some of them")
 
 
 def tokens(connection: sqlite3.Connection) -> list[TokenRecord]:
@@ -155,14 +166,19 @@ def usage(connection: sqlite3.Connection, day: str) -> dict[str, int]:
 
 
 def ban(connection: sqlite3.Connection, new: Ban, by: Actor, now: float) -> None:
-    """Ban a network, or change how long, and why."""
+    """Ban a network, or change how long, and why.  Raises `TooManyBans`."""
+    connection.execute("DELETE FROM bans WHERE until <= ?", (int(now),))
+    query = "SELECT count(*) FROM bans WHERE network <> ?"
+    if connection.execute(query, (new.network,)).fetchone()[0] >= MAX_BANS:
+        raise TooManyBans
     connection.execute(
         """INSERT INTO bans (network, reason, until) VALUES (?1, ?2, ?3)
         ON CONFLICT (network) DO UPDATE SET reason = ?2, until = ?3""",
         attrs.astuple(new),
     )
     until = "for good" if new.until is None else f"until {new.until}"
-    record(connection, by, "ban.add", f"{new.network} {until}: {new.reason}", now)
+    reason = f": {new.reason}" if new.reason else ""
+    record(connection, by, "ban.add", f"{new.network} {until}{reason}", now)
 
 
 def unban(connection: sqlite3.Connection, network: str, by: Actor, now: float) -> bool:

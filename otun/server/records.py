@@ -59,6 +59,10 @@ class Ban:
     reason: str
     until: int | None = None
 
+    def has_ended(self, now: float) -> bool:
+        """Whether it is over at *now*."""
+        return self.until is not None and self.until <= now
+
 
 @attrs.frozen
 class AuditEntry:

@@ -6,6 +6,7 @@ from typing import Final, Protocol
 from ..addresses import TcpAddress
 from ..mux import Patch, PatchOwner, Session
 from ..switchboard import Endpoint, Switchboard
+from .bans import Barrable
 from .registry import Registration
 from .stream_header import stream_header
 
@@ -13,10 +14,10 @@ STREAM_TIMEOUT: Final = 10.0
 """Seconds in which a visitor's stream must be open."""
 
 
-class VisitorPatch(Patch):
+class VisitorPatch(Patch, Barrable):
     """A visitor's connection and its stream, joined for good."""
 
-    __slots__ = ("_registration",)
+    __slots__ = ("_origins", "_registration")
 
     def __init__(
         self,
@@ -25,17 +26,24 @@ class VisitorPatch(Patch):
         owner: PatchOwner,
         registration: Registration,
         *,
+        origins: tuple[str, ...],
         unread: bytes = b"",
     ) -> None:
         super().__init__(board, sock, owner, unread=unread)
         self._registration = registration
+        self._origins = origins
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Where the visitor comes from."""
+        return self._origins
 
     def _leave(self) -> None:
         self._registration.streams -= 1
         super()._leave()
 
 
-class RelayedVisitor(Endpoint):
+class RelayedVisitor(Endpoint, Barrable):
     """A visitor whose stream is not open yet.  Nothing is read before; *unread* was.
 
     It counts as one of the registration's streams.
@@ -60,6 +68,11 @@ class RelayedVisitor(Endpoint):
         self._unread = unread
         registration.streams += 1
 
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Where the visitor comes from."""
+        return (self._peer.host,)
+
     def start(self) -> None:
         """Take a new connection."""
         self.board.add(self.sock, self)
@@ -78,7 +91,9 @@ class RelayedVisitor(Endpoint):
     def slot_granted(self, session: Session) -> None:
         """Open the stream, and let a patch take over."""
         registration = self._registration
-        patch = VisitorPatch(self.board, self.sock, self._owner, registration, unread=self._unread)
+        patch = VisitorPatch(
+            self.board, self.sock, self._owner, registration, origins=self.origins, unread=self._unread
+        )
         stream = session.open_core(patch)
         patch.attach(stream)
         patch.take_over(self)

@@ -2,6 +2,7 @@
 
 import socket
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 
 import attrs
 import trio
@@ -12,6 +13,7 @@ from ..errors import ConfigurationError
 from ..switchboard import Listener, open_switchboard
 from ..tls.fingerprints import Fingerprint
 from .authentication import Authenticator, read_identity_key
+from .bans import Bans, expel
 from .client_gate import ClientGate
 from .clients import Clients
 from .control_port import ControlPort
@@ -71,6 +73,8 @@ async def serve(
             authenticator = await _load_tokens(settings, database, is_private=_are_loopback(control + https))
             reservations = Reservations(database, lifetime=settings.reservation)
             await reservations.load()
+            bans = Bans(database)
+            await bans.load()
             unused.pop_all()  # The board closes them now.
         server = Server(
             tuple(map(bound_address, control)),
@@ -89,6 +93,7 @@ async def serve(
             settings.tcp_ports,
             server.public_addresses or server.https_addresses,
             board,
+            bans,
             max_streams=settings.max_streams,
         )
         opener = TunnelOpener(
@@ -102,14 +107,15 @@ async def serve(
             certificates=encryption.automatic,
         )
         client_gate = ClientGate(
-            ControlPort(clients, opener),
+            ControlPort(clients, opener, bans),
             board,
             background,
             encryption,
+            bans,
             is_plaintext_allowed=settings.allow_plaintext or (is_private and settings.client_ca is None),
         )
         redirects = Redirects(registry, encryption, ports.https if settings.redirect else None) if https else None
-        http_port = HttpPort(settings, registry, board, redirects, background)
+        http_port = HttpPort(settings, registry, board, redirects, background, bans)
         https_port = HttpsPort(http_port, encryption, client_gate)
         for sock in control:
             Listener(board, sock, client_gate.client_connected)
@@ -120,6 +126,8 @@ async def serve(
         background.start_soon(encryption.store.keep_fresh)
         background.start_soon(authenticator.keep_fresh, clients.end_revoked)
         background.start_soon(reservations.keep_fresh, clients.names_in_use)
+        bans.tell(partial(expel, clients, board))
+        background.start_soon(bans.keep_fresh)
         if encryption.automatic is not None:
             encryption.automatic.tell(https_port.certificate_obtained)
             background.start_soon(encryption.automatic.run)

@@ -11,6 +11,7 @@ from ..addresses import TcpAddress
 from ..mux import Patch
 from ..switchboard import Listener, Switchboard
 from .admission import refuse
+from .bans import Bans
 from .listening import listen_on_all, peer_or_close
 from .registry import Registration
 from .relayed import RelayedVisitor
@@ -26,19 +27,31 @@ class TcpPorts:
     """The ports that clients may have: those of *ranges*, on the addresses of the public port."""
 
     def __init__(
-        self, ranges: Sequence[range], addresses: Iterable[TcpAddress], board: Switchboard, *, max_streams: int
+        self,
+        ranges: Sequence[range],
+        addresses: Iterable[TcpAddress],
+        board: Switchboard,
+        bans: Bans,
+        *,
+        max_streams: int,
     ) -> None:
         self._ranges = ranges
         self._places = [
             (socket.AF_INET6 if ":" in address.host else socket.AF_INET, address.host) for address in addresses
         ]
         self._board = board
+        self.bans: Bans = bans
         self._max_streams = max_streams
         self._tunnels: dict[int, TcpTunnel] = {}  # By port.
 
     def __getitem__(self, port: int) -> "TcpTunnel":
         """Return the tunnel on *port*.  Raises `KeyError`."""
         return self._tunnels[port]
+
+    @property
+    def visitors(self) -> int:
+        """Those of all tunnels."""
+        return sum(tunnel.registration.streams for tunnel in self._tunnels.values())
 
     def __contains__(self, port: object) -> bool:
         return port in self._tunnels
@@ -119,7 +132,7 @@ class TcpTunnel:
         peer = peer_or_close(sock)
         if peer is None:
             return
-        if not admits_address(self.registration, peer.host):
+        if self._ports.bans.turns_away(peer) or not admits_address(self.registration, peer.host):
             sock.close()
             return
         RelayedVisitor(self.board, sock, self, self.registration, peer).start()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from ..access.visitor_address import visitor_address
 from ..addresses import TcpAddress
 from ..control.resets import ResetCode
 from ..errors import BadBody, BadRequest
@@ -20,6 +21,7 @@ from ..http.pages import Page
 from ..mux import Session
 from ..switchboard import Endpoint, LingeringClose, PhasedEndpoint
 from ..switchboard.board import BYTES_PER_CALL, SECONDS_PER_CALL
+from .bans import Barrable
 from .debt import Debt
 from .registry import Registration
 from .relayed import VisitorPatch
@@ -58,7 +60,7 @@ class Phase(Enum):
     SENDING = auto()  # What the visitor has not taken yet, before the next request is read.
 
 
-class Visitor(PhasedEndpoint):
+class Visitor(PhasedEndpoint, Barrable):
     """A visitor's connection.
 
     One request is served at a time: those that are sent ahead stay where they are.
@@ -166,6 +168,9 @@ class Visitor(PhasedEndpoint):
         elif framing.content_length:
             self._body = LengthBody(framing.content_length)
         redirects, visitor = self._port.redirects, self._visitor
+        if visitor.is_trusted and self._port.bans.covers_any(self.origins):
+            self._refuse(pages.banned())
+            return
         if redirects is not None and visitor.scheme == "http":
             answer = redirects.answer(head, is_trusted=visitor.is_trusted)
             if answer is not None:
@@ -203,6 +208,14 @@ class Visitor(PhasedEndpoint):
     def peer_address(self) -> str:
         """The other end of the connection, or whom it speaks for by a PROXY header."""
         return self._visitor.address
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Where the visitor comes from, and the address that counts as the present request's, if that is named."""
+        named = None
+        if self._head is not None and self._visitor.is_trusted:
+            named = visitor_address(self.peer_address, self._head.fields, self._port.trusts)
+        return (self.peer_address,) if named is None else (self.peer_address, named)
 
     def _end_login(self, verdict: Pass | Refusal) -> None:
         head, registration = self._head, self._registration
@@ -519,7 +532,9 @@ class Visitor(PhasedEndpoint):
         if self.is_closed:
             return
         self._upstream = None
-        patch = VisitorPatch(self.board, self.sock, self._port, upstream.registration, unread=self._unread)
+        patch = VisitorPatch(
+            self.board, self.sock, self._port, upstream.registration, origins=self.origins, unread=self._unread
+        )
         patch.attach(upstream.hand_over())
         upstream.stream.handler = patch
         patch.take_over(self)

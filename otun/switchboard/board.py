@@ -212,6 +212,16 @@ class Switchboard(ABC):
         self._end_batch()
         self._members.clear()
 
+    @trio.lowlevel.enable_ki_protection
+    def abort_those(self, is_unwanted: Callable[[Member], bool]) -> None:
+        """Abort the members of which *is_unwanted* is true.  Not to be called by one of them."""
+        self._begin_batch()
+        for member in list(self._members.values()):
+            if is_unwanted(member):
+                self._call(member, member.abort)
+        self._end_batch()
+        self._wake_if_needed()
+
     # Batches: while one runs, flushing and closing are put off to its end.
 
     def _begin_batch(self) -> None:

@@ -28,6 +28,7 @@ REPLIES: dict[str, tuple[Page, int]] = {
     "server_full": (pages.server_full(), 503),
     "https_needed": (pages.https_needed(), 400),
     "misdirected": (pages.misdirected("app.example.com"), 421),
+    "banned": (pages.banned(), 403),
     "forbidden": (pages.forbidden(), 403),
     "login_required": (pages.login_required("app"), 401),
     "too_many_logins": (pages.too_many_logins(0.5), 429),

@@ -11,6 +11,7 @@ import trio
 
 from otun import ServerSettings, Session, SessionClosed, TcpAddress
 from otun.server.authentication import Authenticator
+from otun.server.bans import Bans
 from otun.server.clients import ClientAddress, Clients
 from otun.server.control_port import ControlPort
 from otun.server.opening import TunnelOpener
@@ -56,7 +57,8 @@ async def serving() -> AsyncIterator[Served]:
         session_pair() as (client, server),
         trio.open_nursery() as nursery,
     ):
-        tcp_ports = TcpPorts((), (), board, max_streams=1)
+        bans = Bans(None)
+        tcp_ports = TcpPorts((), (), board, bans, max_streams=1)
         clients = Clients()
         opener = TunnelOpener(
             ServerSettings(),
@@ -67,7 +69,7 @@ async def serving() -> AsyncIterator[Served]:
             tcp_ports,
             ports=PublicPorts(http=8080),
         )
-        port = ControlPort(clients, opener)
+        port = ControlPort(clients, opener, bans)
         served = Served(client, server, registry, trio.current_time())
 
         async def serve() -> None:
