@@ -1,12 +1,10 @@
 """Control messages as JSON: one object a message, and a newline behind each that we write.
 
-Reading is strict (RFC 8259, I-JSON's rules on duplicate names and surrogates, no conversion between types), because
-whatever two ends could understand differently is a hole sooner or later.  Only unknown fields are passed over, so that
-a newer peer may say more.
+Reading is strict, without conversion between types.  Only unknown fields are passed over, so that a newer peer may say
+more.
 """
 
 import json
-import re
 from typing import Final, NoReturn
 
 import attrs
@@ -16,11 +14,9 @@ from ..errors import BadMessage, LocalProtocolError
 from .excerpt import excerpt
 from .framing import MAX_MESSAGE_SIZE, ObjectSplitter
 from .messages import Error, Heartbeat, HeartbeatAck, Message, Register, Registered
+from .strict_json import KIND_NAMES, MAX_NUMBER_LENGTH, find_lone_surrogate, parse_object
 
 __all__ = ["MAX_MESSAGE_SIZE", "MAX_NUMBER_LENGTH", "MESSAGE_TYPES", "MessageDecoder", "encode"]
-
-MAX_NUMBER_LENGTH: Final = 64
-"""Characters of a number.  Any 64-bit integer or double fits in 25; converting long ones takes quadratic time."""
 
 MESSAGE_TYPES: Final[dict[str, type[Message]]] = {
     "register": Register,
@@ -32,24 +28,6 @@ MESSAGE_TYPES: Final[dict[str, type[Message]]] = {
 """What each value of the field `type` stands for."""
 
 _TYPE_NAMES: Final = {message_type: name for name, message_type in MESSAGE_TYPES.items()}
-
-_KIND_NAMES: Final[dict[type, str]] = {
-    str: "a string",
-    bool: "a boolean",
-    int: "a number",
-    float: "a number",
-    list: "an array",
-    dict: "an object",
-    type(None): "null",
-}
-
-_UP_TO_LONE_SURROGATE: Final = re.compile(
-    r"""(?: [^\\]++ | \\[^u]                               # characters and short escapes
-          | \\u (?![dD][89a-fA-F])                         # any other code unit,
-          | \\u [dD][89abAB].. \\u (?=[dD][c-fC-F])        # a high surrogate with its low one
-        )*+""",
-    re.VERBOSE | re.DOTALL,
-)
 
 
 def encode(message: Message) -> bytes:
@@ -63,7 +41,7 @@ def encode(message: Message) -> bytes:
     text = json.dumps({"type": name, **fields}, separators=(",", ":"))
     if len(text) > MAX_MESSAGE_SIZE:
         raise LocalProtocolError(f"a message {name!r} of {len(text)} bytes is longer than {MAX_MESSAGE_SIZE}")
-    if _find_lone_surrogate(text) is not None:
+    if find_lone_surrogate(text) is not None:
         raise LocalProtocolError(f"a message {name!r} holds half of a surrogate pair, which is no text")
     return text.encode() + b"\n"
 
@@ -116,7 +94,7 @@ class MessageDecoder:
 
     def _read_message(self) -> Message | None:
         data = self._splitter.next_object()
-        return None if data is None else _message_from_fields(_parse_object(data))
+        return None if data is None else _message_from_fields(parse_object(data, "a control message"))
 
     def _require_intact(self) -> None:
         if self._failure is not None:
@@ -127,68 +105,6 @@ class MessageDecoder:
         raise BadMessage(self._failure)
 
 
-def _parse_object(data: bytes) -> dict[str, object]:
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        raise BadMessage(f"a control message is not valid UTF-8 at byte {error.start}") from None
-    try:
-        fields: dict[str, object] = _JSON_DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        raise BadMessage(f"a control message is not valid JSON: {error.msg} (character {error.pos})") from None
-    lone = _find_lone_surrogate(text)
-    if lone is not None:
-        raise BadMessage(f"a control message holds half of a surrogate pair (character {lone})")
-    return fields
-
-
-def _find_lone_surrogate(text: str) -> int | None:
-    r"""Return where valid JSON has a `\uD800` to `\uDFFF` without its other half."""
-    if "\\u" not in text:
-        return None
-    found = _UP_TO_LONE_SURROGATE.match(text)
-    assert found is not None
-    return found.end() if found.end() < len(text) else None
-
-
-def _object_from_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise BadMessage(f"a control message has the field {excerpt(name)} twice")
-            seen.add(name)
-    return fields
-
-
-def _read_integer(text: str) -> int:
-    _require_short_number(text)
-    return int(text)
-
-
-def _read_fraction(text: str) -> float:
-    _require_short_number(text)
-    return float(text)
-
-
-def _require_short_number(text: str) -> None:
-    if len(text) > MAX_NUMBER_LENGTH:
-        raise BadMessage(f"a control message has a number of {len(text)} characters; {MAX_NUMBER_LENGTH} are allowed")
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise BadMessage(f"a control message has the number {name}, which is not JSON")
-
-
-_JSON_DECODER: Final = json.JSONDecoder(
-    object_pairs_hook=_object_from_pairs,
-    parse_int=_read_integer,
-    parse_float=_read_fraction,
-    parse_constant=_refuse_constant,
-)
-
-
 def _message_from_fields(fields: dict[str, object]) -> Message:
     """Build the message that *fields* describe; a field that is null counts as absent."""
     present = {name: value for name, value in fields.items() if value is not None}
@@ -196,7 +112,7 @@ def _message_from_fields(fields: dict[str, object]) -> Message:
     if name is None:
         raise BadMessage("a control message has no type")
     if not isinstance(name, str):
-        raise BadMessage(f"type: expected a string, got {_KIND_NAMES[type(name)]}")
+        raise BadMessage(f"type: expected a string, got {KIND_NAMES[type(name)]}")
     message_type = MESSAGE_TYPES.get(name)
     if message_type is None:
         raise BadMessage(f"a control message has the unknown type {excerpt(name)}")
@@ -220,24 +136,24 @@ def _put_path_first(problem: str) -> str:
 def _require_string(value: object, _: type[str]) -> str:
     if isinstance(value, str):
         return value
-    raise TypeError(f"expected a string, got {_KIND_NAMES[type(value)]}")
+    raise TypeError(f"expected a string, got {KIND_NAMES[type(value)]}")
 
 
 def _require_boolean(value: object, _: type[bool]) -> bool:
     if isinstance(value, bool):
         return value
-    raise TypeError(f"expected a boolean, got {_KIND_NAMES[type(value)]}")
+    raise TypeError(f"expected a boolean, got {KIND_NAMES[type(value)]}")
 
 
 def _require_integer(value: object, _: type[int]) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    raise TypeError(f"expected an integer, got {_KIND_NAMES[type(value)]}")
+    raise TypeError(f"expected an integer, got {KIND_NAMES[type(value)]}")
 
 
 def _require_strings(value: object, _: type) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise TypeError(f"expected an array of strings, got {_KIND_NAMES[type(value)]}")
+        raise TypeError(f"expected an array of strings, got {KIND_NAMES[type(value)]}")
     return tuple(_require_string(item, str) for item in value)
 
 

@@ -217,14 +217,14 @@ PLANTS: Final = [
     ),
     Plant(
         "field given twice is accepted",
-        "control/codec.py",
+        "control/strict_json.py",
         "if len(fields) < len(pairs):",
         "if len(fields) > len(pairs):",
         ("control/test_bad_messages.py",),
     ),
     Plant(
         "half of a surrogate pair is accepted",
-        "control/codec.py",
+        "control/strict_json.py",
         "if lone is not None:",
         "if lone is not None and lone < 0:",
         ("control/test_bad_messages.py",),
@@ -362,14 +362,14 @@ PLANTS: Final = [
     ),
     Plant(
         "a kind of value without a name",
-        "control/codec.py",
+        "control/strict_json.py",
         '    list: "an array",\n',
         "",
         (ANY_MESSAGES, "control/test_bad_messages.py"),
     ),
     Plant(
         "numbers of any length",
-        "control/codec.py",
+        "control/strict_json.py",
         "MAX_NUMBER_LENGTH: Final = 64",
         "MAX_NUMBER_LENGTH: Final = 64_000",
         ("control/test_bad_messages.py",),
