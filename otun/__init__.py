@@ -4,9 +4,9 @@ The names are those of `otun.exports`.  They are imported when the first of them
 takes to start, and the command line, which begins by importing this package, must hear Ctrl-C before.
 """
 
-TYPE_CHECKING = False  # Type checkers know better; to import `typing` for it takes as long as all that is here.
+from .version import __version__ as __version__
 
-__version__ = "0.1.0"
+TYPE_CHECKING = False  # Type checkers know better; to import `typing` for it takes as long as all that is here.
 
 if TYPE_CHECKING:
     from . import control as control

@@ -3,10 +3,14 @@
 import typer
 
 from ..errors import OtunError
+from .admin import kick, sessions, status
+from .audit import audit
+from .bans import ban, bans, unban
 from .client import client, http, start, tcp, tls
 from .demo import demo
 from .exit_codes import EPILOG, ExitCode
 from .failures import report_failure
+from .name import name
 from .options import ENVIRONMENT_HELP, CommonFlags, ConfigOption, LogLevelOption, VerboseOption, VersionOption
 from .output import drop_printed
 from .server import server
@@ -41,6 +45,14 @@ app.command(short_help="Short form for raw TCP: otun tcp 22.", epilog=EPILOG)(tc
 app.command(short_help="Short form for TLS that ends at the local service: otun tls 8443.", epilog=EPILOG)(tls)
 app.command(short_help="Open the tunnels of the configuration file.", epilog=EPILOG)(start)
 app.add_typer(token)
+app.add_typer(name)
+app.command(short_help="Say how the server is.", epilog=EPILOG)(status)
+app.command(short_help="List the clients that are there.", epilog=EPILOG)(sessions)
+app.command(short_help="End a client's session.", epilog=EPILOG)(kick)
+app.command(short_help="Turn a network away.", epilog=EPILOG)(ban)
+app.command(short_help="Let a network in again.", epilog=EPILOG)(unban)
+app.command(short_help="List the networks that are banned.", epilog=EPILOG)(bans)
+app.command(short_help="Show who has changed what.", epilog=EPILOG)(audit)
 app.command(short_help="Show a whole tunnel on this machine.", epilog=EPILOG)(demo)
 
 

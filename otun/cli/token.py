@@ -2,10 +2,8 @@
 
 import json
 import os
-import pwd
 import secrets
 import time
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
@@ -19,14 +17,14 @@ from ..access.tokens import SECRET_SIZE
 from ..errors import ConfigurationError, OtunError
 from ..server import queries
 from ..server.database import Database, NoDatabase, open_database
-from ..server.records import Actor, TokenRecord
+from ..server.records import TokenRecord
 from .escaping import escape_text
 from .exit_codes import EPILOG
-from .layers import Layers, parse_count
+from .layers import parse_count
+from .operators import JsonOption, StateOption, actor, read_flag, state_folder, write_table
 from .options import CommonFlags, ConfigOption, LogLevelOption, VerboseOption, VersionOption, prepare
-from .output import Output, complain, open_stdout
+from .output import complain, open_stdout
 from .signals import run_until_signal
-from .state import default_state_folder
 from .times import parse_end, show_time, write_time
 
 _T = TypeVar("_T")
@@ -52,10 +50,6 @@ ExpiresOption = Annotated[
     typer.Option(metavar="WHEN", help="12h, 30d, or the beginning of a day in UTC: 2026-12-31 [default: never]."),
 ]
 MaxTunnelsOption = Annotated[str | None, typer.Option(metavar="N", help="Tunnels at a time [default: any number].")]
-StateOption = Annotated[
-    str | None, typer.Option(metavar="DIR", help="The server's state folder [default: ~/.local/state/otun].")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @token.command(short_help="Make a token, and print it: this once.", epilog=EPILOG)
@@ -80,12 +74,12 @@ def create(
     record = TokenRecord(
         name=normalize_token_name(name),
         hash=b"",
-        may=str(_read(Grants.parse, "--may", ",".join(may))) if may else None,
-        max_tunnels=_read(_parse_tunnels, "--max-tunnels", max_tunnels) if max_tunnels is not None else None,
+        may=str(read_flag(Grants.parse, "--may", ",".join(may))) if may else None,
+        max_tunnels=read_flag(_parse_tunnels, "--max-tunnels", max_tunnels) if max_tunnels is not None else None,
         created=int(now),
-        expires=_read(partial(parse_end, now=now), "--expires", expires) if expires is not None else None,
+        expires=read_flag(partial(parse_end, now=now), "--expires", expires) if expires is not None else None,
     )
-    run_until_signal(partial(_create, _state_folder(layers), record))
+    run_until_signal(partial(_create, state_folder(layers), record))
 
 
 @token.command("list", short_help="List the tokens.", epilog=EPILOG)
@@ -100,7 +94,7 @@ def list_tokens(
 ) -> None:
     """List the tokens that there are and were.  Times are in UTC."""
     layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), {"state": state})
-    run_until_signal(partial(_list, _state_folder(layers), as_json=as_json))
+    run_until_signal(partial(_list, state_folder(layers), as_json=as_json))
 
 
 @token.command(short_help="Show a token, except its secret.", epilog=EPILOG)
@@ -116,7 +110,7 @@ def show(
 ) -> None:
     """Show what is known of a token.  Its secret is not: nobody knows it but who has it."""
     layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), {"state": state})
-    run_until_signal(partial(_show, _state_folder(layers), normalize_token_name(name), as_json=as_json))
+    run_until_signal(partial(_show, state_folder(layers), normalize_token_name(name), as_json=as_json))
 
 
 @token.command(short_help="Make a token invalid for good.", epilog=EPILOG)
@@ -131,7 +125,7 @@ def revoke(
 ) -> None:
     """Make a token invalid for good; a running server ends its sessions within a second."""
     layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), {"state": state})
-    run_until_signal(partial(_revoke, _state_folder(layers), normalize_token_name(name)))
+    run_until_signal(partial(_revoke, state_folder(layers), normalize_token_name(name)))
 
 
 @token.command(short_help="Give a token a new secret.", epilog=EPILOG)
@@ -146,13 +140,13 @@ def rotate(
 ) -> None:
     """Give a token a new secret, and print it, this once; the old one is invalid at once, and its sessions end."""
     layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), {"state": state})
-    run_until_signal(partial(_rotate, _state_folder(layers), normalize_token_name(name)))
+    run_until_signal(partial(_rotate, state_folder(layers), normalize_token_name(name)))
 
 
 async def _create(folder: Path, record: TokenRecord) -> None:
     secret = token_of(secrets.token_bytes(SECRET_SIZE))
     async with open_database(folder) as database:
-        await database.write(queries.create_token, attrs.evolve(record, hash=hash_token(secret)), _actor())
+        await database.write(queries.create_token, attrs.evolve(record, hash=hash_token(secret)), actor())
         await _hand_over(secret, database, record.name)
         is_first = len(await database.read(queries.tokens)) == 1
     may = "everything that the server allows" if record.may is None else record.may
@@ -164,14 +158,14 @@ async def _create(folder: Path, record: TokenRecord) -> None:
 async def _rotate(folder: Path, name: str) -> None:
     secret = token_of(secrets.token_bytes(SECRET_SIZE))
     async with open_database(folder, is_created=False) as database:
-        await database.write(queries.rotate_token, name, hash_token(secret), _actor(), time.time())
+        await database.write(queries.rotate_token, name, hash_token(secret), actor(), time.time())
         await _hand_over(secret, database, name)
     complain(f"this is the token {name!r} now, and not shown again; the one before is invalid")
 
 
 async def _revoke(folder: Path, name: str) -> None:
     async with open_database(folder, is_created=False) as database:
-        before = await database.write(queries.revoke_token, name, _actor(), time.time())
+        before = await database.write(queries.revoke_token, name, actor(), time.time())
     if before.revoked is not None:
         complain(f"the token {name!r} was revoked before, at {show_time(before.revoked)} UTC")
 
@@ -189,7 +183,7 @@ async def _list(folder: Path, *, as_json: bool) -> None:
         output.write_line(json.dumps([_as_json(record, now) for record in records], indent=2))
     elif records:
         header = ("NAME", "MAY", "TUNNELS", "CREATED", "EXPIRES", "LAST USED", "STATE")
-        _write_table(output, [header, *(_row(record, now) for record in records)])
+        write_table(output, [header, *(_row(record, now) for record in records)])
 
 
 async def _show(folder: Path, name: str, *, as_json: bool) -> None:
@@ -221,31 +215,8 @@ async def _hand_over(secret: str, database: Database, name: str) -> None:
         while data:
             data = data[os.write(descriptor, data) :]
     except OSError as error:
-        await database.write(queries.revoke_token, name, _actor(), time.time())
+        await database.write(queries.revoke_token, name, actor(), time.time())
         raise OtunError(f"the token cannot be printed, and is revoked again: {error.strerror}") from error
-
-
-def _actor() -> Actor:
-    uid = os.getuid()
-    try:
-        return Actor(f"{pwd.getpwuid(uid).pw_name} (uid {uid})", "cli")
-    except KeyError:
-        return Actor(f"uid {uid}", "cli")
-
-
-def _state_folder(layers: Layers) -> Path:
-    folder = layers.read_path("state") or default_state_folder(os.environ)
-    if folder is None:
-        raise ConfigurationError("which server? Give its state folder with --state DIR")
-    return folder
-
-
-def _read(parse: Callable[[str], _T], flag: str, text: str) -> _T:
-    """Return what *parse* makes of a flag, whose name then stands before what is wrong with it."""
-    try:
-        return parse(text)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{flag}: {error}") from error
 
 
 def _parse_tunnels(text: str) -> int:
@@ -282,10 +253,3 @@ def _as_json(record: TokenRecord, now: float) -> dict[str, str | int | None]:
         "last_used": write_time(record.last_used),
         "state": record.state(now),
     }
-
-
-def _write_table(output: Output, rows: Sequence[tuple[str, ...]]) -> None:
-    """Write *rows* in columns that are as wide as their widest cell."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        output.write_line("  ".join(map(str.ljust, row, widths)).rstrip())

@@ -26,8 +26,18 @@ from .reports import Reports
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+MAX_REASON: Final = 200
+"""Characters of a reason, which is for the operator alone."""
+
 BANNED: Final = Error("this server's operator has banned the network that you come from", code="banned")
 """What clients are told."""
+
+
+def check_reason(text: str) -> str:
+    """Return why a network is banned, if it is one line that people can read.  Raises `ConfigurationError`."""
+    if len(text) > MAX_REASON or not text.isprintable():
+        raise ConfigurationError(f"a reason is one line of at most {MAX_REASON} printable characters")
+    return text
 
 
 def check_banned_network(text: str, *, is_forced: bool = False) -> str:

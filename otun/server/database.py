@@ -46,6 +46,7 @@ class Database:
         self._connection = connection
         self._thread = trio.CapacityLimiter(1)  # A connection is one thread's at a time.
         self._own_writes = 0
+        self.trouble: str | None = None  # What was in the way of the last write, if anything was.
 
     def __repr__(self) -> str:
         return f"<Database {self.path}>"
@@ -77,8 +78,13 @@ class Database:
             with _reported(self.path), transaction(self._connection):
                 return query(self._connection, *args, **kwargs)
 
-        result = await trio.to_thread.run_sync(work, limiter=self._thread)
+        try:
+            result = await trio.to_thread.run_sync(work, limiter=self._thread)
+        except DatabaseError as error:
+            self.trouble = error.reason
+            raise
         self._own_writes += 1
+        self.trouble = None
         return result
 
     async def version(self) -> DataVersion:
@@ -122,7 +128,7 @@ def _open(path: Path, is_created: bool) -> sqlite3.Connection:
         try:
             if not _is_there(path):
                 if not is_created:
-                    raise NoDatabase(f"state folder {path.parent} has no tokens: there is no {FILE_NAME} in it")
+                    raise NoDatabase(f"state folder {path.parent} is no server's yet: there is no {FILE_NAME} in it")
                 _make(path)
         except OSError as error:
             if error.errno in _SPACE_GONE:

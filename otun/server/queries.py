@@ -82,12 +82,16 @@ def rotate_token(connection: sqlite3.Connection, name: str, new_hash: bytes, by:
 
     Raises `NoSuchToken` and `TokenNotActive`.
     """
+    _require_active(connection, name, now)
+    connection.execute("UPDATE tokens SET hash = ?, last_used = NULL WHERE name = ?", (new_hash, name))
+    record(connection, by, "token.rotate", name, now)
+
+
+def _require_active(connection: sqlite3.Connection, name: str, now: float) -> None:
     state = find_token(connection, name).state(now)
     if state != "active":
         how = "was revoked" if state == "revoked" else "has expired"
         raise TokenNotActive(f"the token {name!r} {how}: create another one")
-    connection.execute("UPDATE tokens SET hash = ?, last_used = NULL WHERE name = ?", (new_hash, name))
-    record(connection, by, "token.rotate", name, now)
 
 
 def tokens_used(connection: sqlite3.Connection, times: Mapping[bytes, float]) -> None:
@@ -118,6 +122,12 @@ def reserve(connection: sqlite3.Connection, wanted: Reservation, now: float, *, 
         until = "for good" if wanted.until is None else f"until {wanted.until}"
         record(connection, by, "name.reserve", f"{wanted.kind} {wanted.name} for {wanted.identity} {until}", now)
     return found
+
+
+def reserve_for_token(connection: sqlite3.Connection, wanted: Reservation, now: float, by: Actor) -> Reservation:
+    """Do what `reserve` does, for a token that is good for something.  Raises `NoSuchToken` and `TokenNotActive`."""
+    _require_active(connection, wanted.identity, now)
+    return reserve(connection, wanted, now, by=by)
 
 
 def take_reservations(
@@ -201,6 +211,12 @@ def record(connection: sqlite3.Connection, by: Actor, what: str, detail: str, no
         "INSERT INTO audit (at, who, what, origin, detail) VALUES (?, ?, ?, ?, ?)",
         (int(now), by.who, what, by.origin, detail),
     )
+
+
+def record_all(connection: sqlite3.Connection, by: Actor, what: str, details: Iterable[str], now: float) -> None:
+    """Write several lines of the same kind to the audit."""
+    for detail in details:
+        record(connection, by, what, detail, now)
 
 
 def audit(connection: sqlite3.Connection, limit: int) -> list[AuditEntry]:

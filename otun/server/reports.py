@@ -25,7 +25,7 @@ class Reports:
         self._lines = TokenBucket(LINES_PER_SECOND, burst=LINES_AT_ONCE)
         self._omitted = 0
 
-    def add(self, peer: TcpAddress, text: str) -> None:
+    def add(self, peer: TcpAddress | str, text: str) -> None:
         """Write a line about *peer*, unless there have been too many."""
         if self._lines.take(self._clock()):
             self._omitted += 1

@@ -12,6 +12,9 @@ from ..background import open_background
 from ..errors import ConfigurationError
 from ..switchboard import Listener, open_switchboard
 from ..tls.fingerprints import Fingerprint
+from .admin.operations import Operations
+from .admin.place import listening_socket
+from .admin.port import AdminPort
 from .authentication import Authenticator, read_identity_key
 from .bans import Bans, expel
 from .client_gate import ClientGate
@@ -60,9 +63,10 @@ async def serve(
     """
     settings = settings or ServerSettings()
     async with AsyncExitStack() as stack:
-        database = None
+        database = admin = None
         if settings.state is not None:
             database = await stack.enter_async_context(open_database(settings.state))
+            admin = stack.enter_context(listening_socket(settings.state))
         with ExitStack() as unused:
             control = await _listen(settings.control, unused)
             public = await _listen(settings.public, unused)
@@ -117,6 +121,9 @@ async def serve(
         redirects = Redirects(registry, encryption, ports.https if settings.redirect else None) if https else None
         http_port = HttpPort(settings, registry, board, redirects, background, bans)
         https_port = HttpsPort(http_port, encryption, client_gate)
+        if admin is not None and database is not None:
+            operations = Operations(server, clients, registry, http_port, tcp_ports, authenticator, bans, database)
+            Listener(board, admin, AdminPort(operations, background).connected)
         for sock in control:
             Listener(board, sock, client_gate.client_connected)
         for sock in public:

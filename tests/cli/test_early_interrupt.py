@@ -33,4 +33,4 @@ def test_ctrl_c_during_an_import_is_exit_code_130_and_no_word(
 def test_until_main_is_called_nothing_is_imported(environment: pytest.MonkeyPatch) -> None:
     code = "import sys; before = set(sys.modules); from otun.cli import main; print(*set(sys.modules) - before)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
-    assert set(done.stdout.split()) == {"otun", "otun.cli"}
+    assert set(done.stdout.split()) == {"otun", "otun.cli", "otun.version"}

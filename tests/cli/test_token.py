@@ -134,7 +134,7 @@ def test_the_list_is_a_table(otun: Callable[..., tuple[str, str]], state: Path) 
 def test_where_there_are_no_tokens_nothing_is_listed_and_nothing_made(
     otun: Callable[..., tuple[str, str]], state: Path
 ) -> None:
-    note = f"otun: state folder {state} has no tokens: there is no otun.db in it\n"
+    note = f"otun: state folder {state} is no server's yet: there is no otun.db in it\n"
     assert otun("list") == ("", note)
     assert otun("list", "--json") == ("[]\n", note)
     assert not state.exists()
@@ -235,8 +235,8 @@ EMOJI = "\U0001f600"
         (["create", "ci", "--state", "/dev/null"], "database /dev/null/otun.db: Not a directory"),
         (["create", "ci", "--state", "/proc/otun"], "database /proc/otun/otun.db: No such file or directory"),
         (["create", "ci", "--state", "x" * 5000], "database xxx"),
-        (["show", "ci", "--state", "/none"], "state folder /none has no tokens: there is no otun.db in it"),
-        (["rotate", "ci", "--state", f"/\n{EMOJI}"], rf"state folder /\n{EMOJI} has no tokens"),
+        (["show", "ci", "--state", "/none"], "state folder /none is no server's yet: there is no otun.db in it"),
+        (["rotate", "ci", "--state", f"/\n{EMOJI}"], rf"state folder /\n{EMOJI} is no server's yet"),
     ],
     ids=lambda value: None,
 )

@@ -46,7 +46,7 @@ async def test_root_makes_a_database_for_the_owner_of_the_folder(tmp_path: Path)
 
 async def test_a_database_is_made_only_where_one_is_wanted(tmp_path: Path) -> None:
     folder = tmp_path / "state"
-    with pytest.raises(NoDatabase, match=f"^state folder {folder} has no tokens: there is no otun.db in it$"):
+    with pytest.raises(NoDatabase, match=f"^state folder {folder} is no server's yet: there is no otun.db in it$"):
         await names_in(folder)
     assert not folder.exists()
 

@@ -1,0 +1,129 @@
+"""The Trio shell around the admin socket: whom it serves, how many at a time, and for how long."""
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import struct
+from typing import Final
+
+import trio
+
+from ..records import Actor
+from ..reports import Reports
+from .operations import Answer, Operations
+from .people import describe_user
+from .place import NAME
+from .requests import BadCommand, Lines, parse_request
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+MAX_CONNECTIONS: Final = 16
+"""Connections at a time: each is an operator's command, which takes milliseconds."""
+
+REQUEST_TIMEOUT: Final = 10.0
+"""Seconds in which the next request must be there."""
+
+ANSWER_TIMEOUT: Final = 10.0
+"""Seconds in which its answer must be taken."""
+
+_READ_SIZE: Final = 4096
+_CREDENTIALS: Final = "iII"  # struct ucred: pid, uid, gid (unix(7)).
+
+
+class AdminPort:
+    """Takes connections, and serves each in a task in *tasks*."""
+
+    def __init__(self, operations: Operations, tasks: trio.Nursery) -> None:
+        self._operations = operations
+        self._tasks = tasks
+        self._connections = 0
+        self._reports = Reports(trio.current_time, called="local user")
+
+    def connected(self, sock: socket.socket) -> None:
+        """Take a new connection, or turn it away."""
+        pid, uid = peer_of(sock)
+        if uid not in (0, os.geteuid()):  # Whatever has become of the socket's mode.
+            self._reports.add(str(uid), f"turned away from {NAME}: it is another user's")
+            _turn_away(sock, BadCommand("this socket is for the server's own user and root", "not_permitted"))
+        elif self._connections >= MAX_CONNECTIONS:
+            _turn_away(sock, BadCommand(f"there are {MAX_CONNECTIONS} connections already: try again", "busy"))
+        else:
+            self._connections += 1
+            self._tasks.start_soon(self._serve, sock, pid, uid)
+
+    async def _serve(self, sock: socket.socket, pid: int, uid: int) -> None:
+        try:
+            async with trio.SocketStream(trio.socket.from_stdlib_socket(sock)) as stream:
+                who = await trio.to_thread.run_sync(describe_user, uid, abandon_on_cancel=True)
+                await self._converse(stream, Actor(who, f"{NAME}, process {pid}"))
+        except trio.BrokenResourceError:
+            pass  # It has left without waiting for its answer.
+        except Exception:
+            logger.exception("a connection to %s failed", NAME)
+        finally:
+            self._connections -= 1
+
+    async def _converse(self, stream: trio.SocketStream, by: Actor) -> None:
+        lines = Lines()
+        while True:
+            try:
+                with trio.fail_after(REQUEST_TIMEOUT):
+                    line = await _next_line(stream, lines)
+            except trio.TooSlowError:
+                if lines.has_begun:
+                    await _say(stream, _refusal(BadCommand(f"no whole request within {REQUEST_TIMEOUT:.0f} seconds")))
+                return
+            except BadCommand as error:  # There is no telling where the next one begins.
+                await _say(stream, _refusal(error))
+                return
+            if line is None or not await _say(stream, await self._answer(line, by)):
+                return
+
+    async def _answer(self, line: bytes, by: Actor) -> Answer:
+        try:
+            return {"ok": True, **await self._operations.answer(parse_request(line), by)}
+        except BadCommand as error:
+            return _refusal(error)
+
+
+def peer_of(sock: socket.socket) -> tuple[int, int]:
+    """Return the process at the other end of a Unix socket, and its user."""
+    pid, uid, _ = struct.unpack(
+        _CREDENTIALS, sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(_CREDENTIALS))
+    )
+    assert isinstance(pid, int)
+    assert isinstance(uid, int)
+    return pid, uid
+
+
+async def _next_line(stream: trio.SocketStream, lines: Lines) -> bytes | None:
+    """Return the next request; None if there is none.  Raises `BadCommand`."""
+    while (line := lines.next_line()) is None:
+        data = await stream.receive_some(_READ_SIZE)
+        if not data:
+            return None
+        lines.feed(data)
+    return line
+
+
+async def _say(stream: trio.SocketStream, answer: Answer) -> bool:
+    """Send *answer*, and return whether it was taken."""
+    with trio.move_on_after(ANSWER_TIMEOUT) as patience:
+        await stream.send_all(_encode(answer))
+    return not patience.cancelled_caught
+
+
+def _turn_away(sock: socket.socket, error: BadCommand) -> None:
+    with contextlib.suppress(OSError):
+        sock.send(_encode(_refusal(error)))
+    sock.close()
+
+
+def _refusal(error: BadCommand) -> Answer:
+    return {"ok": False, "error": str(error), "code": error.code}
+
+
+def _encode(answer: Answer) -> bytes:
+    return json.dumps(answer, separators=(",", ":")).encode() + b"\n"
