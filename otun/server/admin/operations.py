@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from ...control.excerpt import excerpt
 from ...control.messages import Error
 from ...errors import DatabaseError
 from ...version import __version__
@@ -124,7 +125,7 @@ class Operations:
     async def _kick(self, who: str, by: Actor) -> Answer:
         found = self._find(who.lower())
         if not found:
-            raise BadCommand(f"no session has {who!r} open", "not_found")
+            raise BadCommand(f"no session has {excerpt(who)} open", "not_found")
         described = list(map(self._describe, found))
         details = list(map(_detail, found))
         is_recorded = True
