@@ -402,7 +402,7 @@ def test_it_is_for_its_owner_alone_whatever_the_umask(tmp_path: Path, umask: int
 
 
 async def test_a_socket_of_a_killed_server_is_replaced(start: Start, folder: Path) -> None:
-    folder.mkdir()
+    os.mkdir(folder)
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(folder / NAME))
         os.chmod(folder / NAME, 0o777)
