@@ -1,8 +1,9 @@
 """Banned networks: who is turned away, and who is cut off."""
 
 import logging
+import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -10,16 +11,17 @@ import pytest
 import trio
 import trio.testing
 
-from otun import Stream, TcpAddress
+from otun import Stream, TcpAddress, open_session
 from otun.server import bans as bans_module
 from otun.server import queries
 from otun.server.bans import Bans, check_banned_network
 from otun.server.database import Database, open_database
 from otun.server.queries import TooManyBans
 from otun.server.records import Ban
+from otun.tls.contexts import CONTROL_PROTOCOL
 
 from ..tls.hello_wire import hello, sni
-from .certificates import visiting
+from .certificates import connect_tls, visiting
 from .edges import NAME, Edge, StartEdge
 from .harness import RunningServer
 from .raw_client import RawClient, raw_client
@@ -256,6 +258,64 @@ async def test_an_encrypted_visitor_is_cut_off(start, database: Database) -> Non
         await ban(database, "127.0.0.1")
         with pytest.raises(trio.BrokenResourceError):
             await visitor.receive_some()
+
+
+@pytest.mark.parametrize("port", ["public", "https"])
+async def test_whom_a_proxy_speaks_for_is_cut_off(start, database: Database, port: str) -> None:
+    edge = await start(redirect=False, trusted_proxies=(ip_network("127.0.0.1"),))
+    header = b"PROXY TCP4 192.0.2.1 203.0.113.1 4711 80\r\n"
+    async with serving(edge), AsyncExitStack() as stack:
+        if port == "https":
+            visitor = await stack.enter_async_context(edge.visiting(before=header))
+        else:
+            visitor = await stack.enter_async_context(coming_from("127.0.0.1", edge.public))
+            await visitor.send_all(header)
+        await visitor.send_all(request(host=NAME))
+        assert (await receive_exactly(visitor, len(ANSWER))).endswith(b"hello")
+        await ban(database, "192.0.2.0/24")
+        with pytest.raises(trio.BrokenResourceError):
+            await visitor.receive_some()
+
+
+async def test_a_client_for_whom_a_proxy_speaks_is_told(start, database: Database) -> None:
+    edge = await start(trusted_proxies=(ip_network("127.0.0.1"),))
+    context = edge.context
+    context.set_alpn_protocols([CONTROL_PROTOCOL])
+    header = b"PROXY TCP4 192.0.2.1 203.0.113.1 4711 80\r\n"
+    stream = await connect_tls(edge.https, context, NAME, before=header)
+    async with open_session(stream, "client") as session:
+        client = RawClient(session, stream, await session.open_stream())
+        assert (await client.register("app"))["type"] == "registered"
+        await ban(database, "192.0.2.1")
+        assert (await client.hear_farewell())["code"] == "banned"
+
+
+async def test_who_is_banned_in_the_middle_of_the_handshake_is_not_served(start, database: Database) -> None:
+    edge = await start()
+    received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = edge.context.wrap_bio(received, sent, server_hostname=NAME)
+    async with serving(edge), coming_from(BANNED, edge.https) as visitor:
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.do_handshake()
+        await visitor.send_all(sent.read())
+        while True:
+            received.write(await visitor.receive_some())
+            with suppress(ssl.SSLWantReadError):
+                tls.do_handshake()
+                break
+        await ban(database)
+        while not await is_turned_away(edge.public, request(host=NAME)):
+            await trio.testing.wait_all_tasks_blocked(0.001)
+        tls.write(request(host=NAME))
+        await visitor.send_all(sent.read())
+        answer = b""
+        with suppress(trio.BrokenResourceError):
+            async for piece in visitor:
+                received.write(piece)
+        with suppress(ssl.SSLError):
+            answer = tls.read()
+        assert answer == b""
+    await edge.see_nobody()
 
 
 # Bans by themselves
