@@ -8,6 +8,7 @@ import attrs
 from ..control.excerpt import excerpt
 from ..errors import InvalidName
 from .grants import EVERYTHING, Grants
+from .limits import NO_LIMITS, Limits
 
 MAX_TUNNELS: Final = 1_000_000
 """The largest limit on tunnels that a token may have: any more is a mistake in typing."""
@@ -21,13 +22,14 @@ class Identity:
 
     *name* is the token's, and what names are reserved for; it is no secret.  *credential* tells apart the secrets that
     a token has had: the sessions of an old one end when there is a new one.  It proves nothing, and is not shown.
-    *max_tunnels* counts over all sessions of the identity, and None is no limit.  *expires* is in seconds since the
-    epoch.
+    *max_tunnels* counts over all sessions of the identity, and None is no limit; *limits* are those of its visitors.
+    *expires* is in seconds since the epoch.
     """
 
     name: str
     grants: Grants = EVERYTHING
     max_tunnels: int | None = None
+    limits: Limits = NO_LIMITS
     expires: float | None = None
     credential: bytes = attrs.field(default=b"", repr=False)
     is_anonymous: bool = False

@@ -4,6 +4,7 @@
 """
 
 import math
+from datetime import UTC, datetime
 from typing import Final
 
 SECONDS_A_DAY: Final = 86_400
@@ -109,6 +110,11 @@ class DailyBytes:
         if day > self._day:
             self._day = day
             self._used = 0
+
+
+def day_of(now: float) -> str:
+    """Return the day of UTC on which *now*, in Unix time, is: `2026-12-31`."""
+    return f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d}"
 
 
 def until_next_day(now: float) -> float:

@@ -11,8 +11,9 @@ from typing import Annotated, Final, TypeVar
 import attrs
 import typer
 
-from ..access import Grants, hash_token, token_of
+from ..access import Grants, Limits, hash_token, token_of
 from ..access.identity import MAX_TUNNELS, normalize_token_name
+from ..access.rates import day_of
 from ..access.tokens import SECRET_SIZE
 from ..errors import ConfigurationError, OtunError
 from ..server import queries
@@ -30,7 +31,7 @@ from .times import parse_end, show_time, write_time
 _T = TypeVar("_T")
 
 _MAX_CELL: Final = 40
-"""Characters of what a token may, in the table; `show` has all of them."""
+"""Characters of what a token may, and of its limits, in the table; `show` has all of them."""
 
 token: typer.Typer = typer.Typer(
     name="token", no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG, help="Say who may use the server."
@@ -50,6 +51,18 @@ ExpiresOption = Annotated[
     typer.Option(metavar="WHEN", help="12h, 30d, or the beginning of a day in UTC: 2026-12-31 [default: never]."),
 ]
 MaxTunnelsOption = Annotated[str | None, typer.Option(metavar="N", help="Tunnels at a time [default: any number].")]
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="LIMITS",
+        help="How much its visitors may do: requests=100 a second, bandwidth=10MB a second, visitors=50 at a time, "
+        "daily=5GB; with tunnel. before it (tunnel.requests=20), in each of its tunnels; repeatable "
+        "[default: as much as the server's settings allow].",
+    ),
+]
+LimitsArgument = Annotated[
+    str, typer.Argument(metavar="LIMITS|none", help="All limits that it is to have, as for --limit of 'create'.")
+]
 
 
 @token.command(short_help="Make a token, and print it: this once.", epilog=EPILOG)
@@ -59,6 +72,7 @@ def create(
     may: MayOption = None,
     expires: ExpiresOption = None,
     max_tunnels: MaxTunnelsOption = None,
+    limit: LimitOption = None,
     state: StateOption = None,
     config: ConfigOption = None,
     log_level: LogLevelOption = None,
@@ -78,6 +92,7 @@ def create(
         max_tunnels=read_flag(_parse_tunnels, "--max-tunnels", max_tunnels) if max_tunnels is not None else None,
         created=int(now),
         expires=read_flag(partial(parse_end, now=now), "--expires", expires) if expires is not None else None,
+        limits=str(read_flag(Limits.parse, "--limit", ",".join(limit))) if limit else None,
     )
     run_until_signal(partial(_create, state_folder(layers), record))
 
@@ -111,6 +126,23 @@ def show(
     """Show what is known of a token.  Its secret is not: nobody knows it but who has it."""
     layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), {"state": state})
     run_until_signal(partial(_show, state_folder(layers), normalize_token_name(name), as_json=as_json))
+
+
+@token.command("limit", short_help="Say how much a token's visitors may do.", epilog=EPILOG)
+def limit_token(
+    context: typer.Context,
+    name: NameArgument,
+    limits: LimitsArgument,
+    state: StateOption = None,
+    config: ConfigOption = None,
+    log_level: LogLevelOption = None,
+    verbose: VerboseOption = False,
+    version: VersionOption = False,
+) -> None:
+    """Give a token these limits instead of those that it had; a running server keeps to them within a second."""
+    layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), {"state": state})
+    wanted = None if limits.lower() == "none" else str(read_flag(Limits.parse, "limits", limits))
+    run_until_signal(partial(_limit, state_folder(layers), normalize_token_name(name), wanted))
 
 
 @token.command(short_help="Make a token invalid for good.", epilog=EPILOG)
@@ -163,6 +195,11 @@ async def _rotate(folder: Path, name: str) -> None:
     complain(f"this is the token {name!r} now, and not shown again; the one before is invalid")
 
 
+async def _limit(folder: Path, name: str, limits: str | None) -> None:
+    async with open_database(folder, is_created=False) as database:
+        await database.write(queries.limit_token, name, limits, actor(), time.time())
+
+
 async def _revoke(folder: Path, name: str) -> None:
     async with open_database(folder, is_created=False) as database:
         before = await database.write(queries.revoke_token, name, actor(), time.time())
@@ -182,21 +219,25 @@ async def _list(folder: Path, *, as_json: bool) -> None:
     if as_json:
         output.write_line(json.dumps([_as_json(record, now) for record in records], indent=2))
     elif records:
-        header = ("NAME", "MAY", "TUNNELS", "CREATED", "EXPIRES", "LAST USED", "STATE")
+        header = ("NAME", "MAY", "TUNNELS", "LIMITS", "CREATED", "EXPIRES", "LAST USED", "STATE")
         write_table(output, [header, *(_row(record, now) for record in records)])
 
 
 async def _show(folder: Path, name: str, *, as_json: bool) -> None:
     async with open_database(folder, is_created=False) as database:
         record = await database.read(queries.find_token, name)
-    now, output = time.time(), open_stdout()
+        now = time.time()
+        used = await database.read(queries.usage_of, name, day_of(now))
+    output = open_stdout()
     if as_json:
-        output.write_line(json.dumps(_as_json(record, now), indent=2))
+        output.write_line(json.dumps({**_as_json(record, now), "bytes_today": used}, indent=2))
         return
     lines = {
         "name": record.name,
         "may": record.may or "everything",
         "tunnels": _tunnels(record),
+        "limits": record.limits or "-",
+        "used today": f"{used:,} bytes",
         "created": show_time(record.created),
         "expires": show_time(record.expires),
         "last used": show_time(record.last_used),
@@ -231,6 +272,7 @@ def _row(record: TokenRecord, now: float) -> tuple[str, ...]:
         record.name,
         escape_text(record.may or "everything", limit=_MAX_CELL),
         _tunnels(record),
+        escape_text(record.limits or "-", limit=_MAX_CELL),
         show_time(record.created),
         show_time(record.expires),
         show_time(record.last_used),
@@ -247,6 +289,7 @@ def _as_json(record: TokenRecord, now: float) -> dict[str, str | int | None]:
         "name": record.name,
         "may": record.may,
         "max_tunnels": record.max_tunnels,
+        "limits": record.limits,
         "created": write_time(record.created),
         "expires": write_time(record.expires),
         "revoked": write_time(record.revoked),

@@ -12,7 +12,7 @@ import attrs
 from ..errors import ConfigurationError, OtunError
 from .records import Actor, AuditEntry, Ban, Reservation, TokenRecord
 
-_TOKEN: Final = "name, hash, may, max_tunnels, created, expires, revoked, last_used"
+_TOKEN: Final = "name, hash, may, max_tunnels, created, expires, revoked, last_used, limits"
 
 
 MAX_BANS: Final = 10_000
@@ -61,8 +61,16 @@ def create_token(connection: sqlite3.Connection, token: TokenRecord, by: Actor) 
     connection.execute(f"INSERT INTO tokens ({_TOKEN}) VALUES ({', '.join('?' * len(fields))})", fields)
     may = "everything" if token.may is None else token.may
     limits = f", at most {token.max_tunnels} tunnels" if token.max_tunnels is not None else ""
+    limits += f", limited to {token.limits}" if token.limits is not None else ""
     until = f", expires at {token.expires}" if token.expires is not None else ""
     record(connection, by, "token.create", f"{token.name}: may {may}{limits}{until}", token.created)
+
+
+def limit_token(connection: sqlite3.Connection, name: str, limits: str | None, by: Actor, now: float) -> None:
+    """Give the token these limits instead of those that it had.  Raises `NoSuchToken`."""
+    find_token(connection, name)
+    connection.execute("UPDATE tokens SET limits = ? WHERE name = ?", (limits, name))
+    record(connection, by, "token.limit", f"{name}: {'none' if limits is None else limits}", now)
 
 
 def revoke_token(connection: sqlite3.Connection, name: str, by: Actor, now: float) -> TokenRecord:
@@ -161,18 +169,32 @@ def forget_ended_reservations(connection: sqlite3.Connection, now: float) -> Non
     connection.execute("DELETE FROM reservations WHERE until <= ?", (int(now),))
 
 
-def add_usage(connection: sqlite3.Connection, day: str, amounts: Mapping[str, int]) -> None:
-    """Add to the bytes that each identity has moved on *day*, such as 2026-12-31."""
+def add_usage(connection: sqlite3.Connection, day: str, amounts: Mapping[tuple[str, str], int]) -> None:
+    """Add to the bytes that each tunnel of each identity has moved on *day*, such as 2026-12-31."""
     connection.executemany(
-        """INSERT INTO usage (day, identity, bytes) VALUES (?1, ?2, ?3)
-        ON CONFLICT (day, identity) DO UPDATE SET bytes = bytes + ?3""",
-        [(day, identity, amount) for identity, amount in amounts.items()],
+        """INSERT INTO usage (day, identity, tunnel, bytes) VALUES (?1, ?2, ?3, ?4)
+        ON CONFLICT (day, identity, tunnel) DO UPDATE SET bytes = bytes + ?4""",
+        [(day, identity, tunnel, amount) for (identity, tunnel), amount in amounts.items()],
     )
 
 
-def usage(connection: sqlite3.Connection, day: str) -> dict[str, int]:
-    """Return the bytes that each identity has moved on *day*."""
-    return dict(connection.execute("SELECT identity, bytes FROM usage WHERE day = ?", (day,)))
+def usage(connection: sqlite3.Connection, day: str) -> dict[tuple[str, str], int]:
+    """Return the bytes that each tunnel of each identity has moved on *day*."""
+    rows = connection.execute("SELECT identity, tunnel, bytes FROM usage WHERE day = ?", (day,))
+    return {(identity, tunnel): amount for identity, tunnel, amount in rows}
+
+
+def usage_of(connection: sqlite3.Connection, identity: str, day: str) -> int:
+    """Return the bytes that all tunnels of *identity* have moved on *day*."""
+    query = "SELECT coalesce(sum(bytes), 0) FROM usage WHERE day = ? AND identity = ?"
+    (amount,) = connection.execute(query, (day, identity)).fetchone()
+    assert isinstance(amount, int)
+    return amount
+
+
+def forget_usage(connection: sqlite3.Connection, before: str) -> None:
+    """Remove what was counted on days before that day."""
+    connection.execute("DELETE FROM usage WHERE day < ?", (before,))
 
 
 def ban(connection: sqlite3.Connection, new: Ban, by: Actor, now: float) -> None:
@@ -225,8 +247,10 @@ def audit(connection: sqlite3.Connection, limit: int) -> list[AuditEntry]:
     return [AuditEntry(*row) for row in connection.execute(query, (limit,))][::-1]
 
 
-def _token(row: tuple[str, bytes, str | None, int | None, int, int | None, int | None, int | None]) -> TokenRecord:
-    name, found, may, max_tunnels, created, expires, revoked, last_used = row
+def _token(
+    row: tuple[str, bytes, str | None, int | None, int, int | None, int | None, int | None, str | None],
+) -> TokenRecord:
+    name, found, may, max_tunnels, created, expires, revoked, last_used, limits = row
     return TokenRecord(
         name=name,
         hash=found,
@@ -236,4 +260,5 @@ def _token(row: tuple[str, bytes, str | None, int | None, int, int | None, int |
         expires=expires,
         revoked=revoked,
         last_used=last_used,
+        limits=limits,
     )

@@ -22,7 +22,7 @@ class Actor:
 class TokenRecord:
     """A token: everything but its secret, of which there is a hash.
 
-    *may* is the text of `otun.access.Grants`, and None stands for everything.
+    *may* is the text of `otun.access.Grants`, and None stands for everything; *limits* is that of `otun.access.Limits`.
     """
 
     name: str
@@ -33,6 +33,7 @@ class TokenRecord:
     expires: int | None = None
     revoked: int | None = None
     last_used: int | None = None
+    limits: str | None = None
 
     def state(self, now: float) -> TokenState:
         """Return whether it is good for anything at *now*."""

@@ -55,7 +55,22 @@ _FIRST: Final = (
         BEGIN SELECT RAISE(ABORT, 'the audit is append-only'); END""",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST,)
+_LIMITS: Final = (
+    "ALTER TABLE tokens ADD COLUMN limits TEXT CHECK (typeof(limits) IN ('text', 'null'))",
+    # Usage is counted for each tunnel.
+    """CREATE TABLE usage_of_tunnels (
+        day TEXT NOT NULL,
+        identity TEXT NOT NULL,
+        tunnel TEXT NOT NULL,
+        bytes INTEGER NOT NULL CHECK (typeof(bytes) = 'integer' AND bytes >= 0),
+        PRIMARY KEY (day, identity, tunnel)
+    ) WITHOUT ROWID""",
+    "INSERT INTO usage_of_tunnels SELECT day, identity, '', bytes FROM usage",
+    "DROP TABLE usage",
+    "ALTER TABLE usage_of_tunnels RENAME TO usage",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _LIMITS)
 """The statements that lead from each version to the next; `PRAGMA user_version` counts those that were run.
 
 They are never edited, only added to: databases that have run them are out there.

@@ -77,7 +77,7 @@ def test_a_token_is_in_no_log(otun: Callable[..., tuple[str, str]], command: str
     assert hash_token(out.strip()).hex() not in err
 
 
-@pytest.mark.parametrize("command", ["create", "list", "show", "revoke", "rotate"])
+@pytest.mark.parametrize("command", ["create", "list", "show", "limit", "revoke", "rotate"])
 def test_help_names_the_exit_codes(otun: Callable[..., tuple[str, str]], command: str) -> None:
     assert "2    wrong usage" in otun(command, "--help")[0]
 
@@ -92,9 +92,32 @@ def test_what_a_token_may_is_kept_in_order(otun: Callable[..., tuple[str, str]])
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", str(token["expires"]))
     lines = otun("show", "CI")[0].splitlines()
     assert [line.split("  ")[0] for line in lines] == [
-        *["name", "may", "tunnels", "created", "expires", "last used", "revoked", "state"]
+        *[
+            "name",
+            "may",
+            "tunnels",
+            "limits",
+            "used today 0 bytes",
+            "created",
+            "expires",
+            "last used",
+            "revoked",
+            "state",
+        ]
     ]
     assert f"may        {text}" in lines
+
+
+def test_limits_are_kept_in_order_and_replaced_as_a_whole(otun: Callable[..., tuple[str, str]]) -> None:
+    otun("create", "ci", "--limit", "tunnel.daily=1500kB visitors=5", "--limit", "Requests=10")
+    assert shown(otun, "ci")["limits"] == "requests=10,visitors=5,tunnel.daily=1500kB"
+    otun("limit", "CI", "bandwidth=10MB")
+    token = shown(otun, "ci")
+    assert (token["limits"], token["bytes_today"]) == ("bandwidth=10MB", 0)
+    assert "limits     bandwidth=10MB" in otun("show", "ci")[0].splitlines()
+    assert "bandwidth=10MB" in otun("list")[0]
+    otun("limit", "ci", "none")
+    assert shown(otun, "ci")["limits"] is None
 
 
 def test_the_list_is_a_table(otun: Callable[..., tuple[str, str]], state: Path) -> None:
@@ -106,12 +129,12 @@ def test_the_list_is_a_table(otun: Callable[..., tuple[str, str]], state: Path) 
         connection.execute("UPDATE tokens SET expires = 60, last_used = 30 WHERE name = 'old'")
         connection.execute("UPDATE tokens SET created = 0")
         connection.commit()
-    born = "1970-01-01 00:00"
+    born, bob = "1970-01-01 00:00", "http:app-0,http:app-1,http:app-10,http:…"
     assert otun("list")[0].splitlines() == [
-        f"NAME  MAY{' ' * 39}TUNNELS  CREATED           EXPIRES           LAST USED         STATE",
-        f"ann   everything                                12       {born}  -                 -                 active",
-        f"bob   http:app-0,http:app-1,http:app-10,http:…  -        {born}  -                 -                 revoked",
-        f"old   everything                                -        {born}  1970-01-01 00:01  {born}  expired",
+        f"NAME  MAY{' ' * 39}TUNNELS  LIMITS  CREATED           EXPIRES           LAST USED         STATE",
+        f"ann   everything{' ' * 32}12       -       {born}  -                 -                 active",
+        f"bob   {bob}  -        -       {born}  -                 -                 revoked",
+        f"old   everything                                -        -       {born}  1970-01-01 00:01  {born}  expired",
     ]
     tokens = json.loads(otun("list", "--json")[0])
     assert [(token["name"], token["state"]) for token in tokens] == [
@@ -123,6 +146,7 @@ def test_the_list_is_a_table(otun: Callable[..., tuple[str, str]], state: Path) 
         "name": "old",
         "may": None,
         "max_tunnels": None,
+        "limits": None,
         "created": "1970-01-01T00:00:00Z",
         "expires": "1970-01-01T00:01:00Z",
         "revoked": None,
@@ -162,6 +186,8 @@ def test_a_revoked_token_stays_revoked(otun: Callable[..., tuple[str, str]]) -> 
 
 def test_each_change_is_in_the_audit(otun: Callable[..., tuple[str, str]], state: Path) -> None:
     secrets = [otun("create", "ci", "--may", "http:app")[0], otun("rotate", "ci")[0]]
+    otun("limit", "ci", "daily=5000MB,requests=9")
+    otun("limit", "ci", "none")
     otun("revoke", "ci")
     otun("revoke", "ci")
     otun("list")
@@ -169,6 +195,8 @@ def test_each_change_is_in_the_audit(otun: Callable[..., tuple[str, str]], state
     assert [(what, detail) for _, what, _, detail in audit] == [
         ("token.create", "ci: may http:app"),
         ("token.rotate", "ci"),
+        ("token.limit", "ci: requests=9,daily=5GB"),
+        ("token.limit", "ci: none"),
         ("token.revoke", "ci"),
     ]
     assert {origin for _, _, origin, _ in audit} == {"cli"}
@@ -232,6 +260,15 @@ EMOJI = "\U0001f600"
         (["create", "ci", "--max-tunnels", "1e3"], "--max-tunnels: '1e3' is no number from 1 up"),
         (["create", "ci", "--max-tunnels", "999999999"], "--max-tunnels: '999999999' is more than 1000000"),
         (["create", "ci", "--max-tunnels", "9" * 100_000], "--max-tunnels: '9999"),
+        (["create", "ci", "--limit", ""], "--limit: which limits? write requests=100"),
+        (["create", "ci", "--limit", "requests=0"], "--limit: requests: '0' is no number from 1 to 1000000"),
+        (["create", "ci", "--limit", "x" * 100_000], "--limit: that is too long for limits"),
+        (["limit", "known", "fast"], "limits: 'fast' is no limit: write requests=100"),
+        (["limit", "known", f"requests={EMOJI}"], r"limits: requests: '\U0001f600' is no number"),
+        (["limit", "known", "daily=\x1b[31m"], r"limits: daily: '\x1b[31m' is no number of bytes"),
+        (["limit", "known", "bandwidth=9999999TB"], "limits: bandwidth: '9999999TB' is not between 1kB and 1TB"),
+        (["limit", "known", "tunnel.daily=-1"], "limits: tunnel.daily: '-1' is no number of bytes"),
+        (["limit", "nobody", "none"], "there is no token 'nobody'"),
         (["create", "ci", "--state", "/dev/null"], "database /dev/null/otun.db: Not a directory"),
         (["create", "ci", "--state", "/proc/otun"], "database /proc/otun/otun.db: No such file or directory"),
         (["create", "ci", "--state", "x" * 5000], "database xxx"),

@@ -7,6 +7,7 @@ import stat
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
@@ -174,7 +175,7 @@ async def test_damage_that_shows_later_is_a_database_error(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("statement", "complaint"),
     [
-        ("PRAGMA user_version = 99", "a newer otun has made it: it has version 99, and this otun knows 1"),
+        ("PRAGMA user_version = 99", "a newer otun has made it: it has version 99, and this otun knows 2"),
         ("PRAGMA application_id = 7", "it belongs to another program"),
     ],
 )
@@ -211,7 +212,29 @@ async def test_an_older_database_is_brought_up_to_date(tmp_path: Path, monkeypat
     assert await names_in(tmp_path) == ["ci"]
     with raw(tmp_path) as other:
         assert other.execute("SELECT note FROM tokens").fetchall() == [("CI",)]
-        assert other.execute("PRAGMA user_version").fetchone() == (2,)
+        assert other.execute("PRAGMA user_version").fetchone() == (3,)
+
+
+async def test_a_database_of_version_1_keeps_what_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        async with open_database(tmp_path):
+            pass
+    old = "name, hash, may, max_tunnels, created, expires, revoked, last_used"
+    token = ("ci", bytes(32), "http:app", 3, 1000, 2000, None, 1500)
+    with raw(tmp_path) as other:
+        other.execute(f"INSERT INTO tokens ({old}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", token)
+        other.execute("INSERT INTO usage VALUES ('2026-12-30', 'ci', 5)")
+        other.execute("INSERT INTO audit (at, who, what, origin, detail) VALUES (1, 'a', 'token.create', 'cli', 'ci')")
+    async with open_database(tmp_path) as database:
+        (found,) = await database.read(queries.tokens)
+        assert attrs.astuple(found) == (*token, None)
+        assert await database.read(queries.usage_of, "ci", "2026-12-30") == 5
+        assert await details(database) == [("token.create", "ci")]
+        await database.write(queries.limit_token, "ci", "requests=9", SOMEBODY, 1)
+        await database.write(queries.add_usage, "2026-12-30", {("ci", "http:app"): 2})
+        assert (await database.read(queries.find_token, "ci")).limits == "requests=9"
+        assert await database.read(queries.usage_of, "ci", "2026-12-30") == 7
 
 
 async def test_a_migration_happens_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
