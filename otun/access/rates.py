@@ -32,14 +32,26 @@ class TokenBucket:
 
     def take(self, now: float) -> float:
         """Take one, and return 0; or take none, and return in how many seconds there will be one."""
+        delay = self.delay(now)
+        if not delay:
+            self._left = max(self._left - 1, 0.0)
+        return delay
+
+    def delay(self, now: float) -> float:
+        """Return in how many seconds there will be one to take; never less than 0."""
+        self._fill(now)
+        missing = 1 - self._left
+        return missing / self._per_second if missing > _ROUNDING else 0.0
+
+    def is_full(self, now: float) -> bool:
+        """Whether it is as in the beginning."""
+        self._fill(now)
+        return self._left >= self._burst
+
+    def _fill(self, now: float) -> None:
         if now > self._filled_at:
             self._left = min(self._left + (now - self._filled_at) * self._per_second, self._burst)
             self._filled_at = now
-        missing = 1 - self._left
-        if missing > _ROUNDING:
-            return missing / self._per_second
-        self._left = max(self._left - 1, 0.0)
-        return 0.0
 
 
 class Bandwidth:
@@ -72,6 +84,11 @@ class Bandwidth:
         """Return for how many seconds to read nothing more; never less than 0."""
         self._fill(now)
         return max(-self._left, 0.0) / self._per_second
+
+    def is_full(self, now: float) -> bool:
+        """Whether it is as in the beginning."""
+        self._fill(now)
+        return self._left >= self._burst
 
     def _fill(self, now: float) -> None:
         if now > self._filled_at:

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import trio
 import typer
 
+from ..access.limits import parse_bandwidth, parse_daily
 from ..addresses import TcpAddress, is_loopback_host, parse_listen_address, parse_network, parse_port_ranges
 from ..control.names import normalize_hostname
 from ..server import HttpTimeouts, Server, ServerSettings, serve
@@ -158,6 +159,13 @@ MaxRequestsOption = Annotated[
     str | None,
     typer.Option(metavar="N", help="Requests a second for one tunnel, 10 seconds' worth at once [any number]."),
 ]
+MaxBandwidthOption = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Bytes a second for one tunnel, both directions together: 10MB [any number]."),
+]
+MaxDailyOption = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Bytes a day of UTC for one tunnel: 5GB [any number].")
+]
 
 
 def server(
@@ -192,6 +200,8 @@ def server(
     max_connections: MaxConnectionsOption = None,
     max_streams: MaxStreamsOption = None,
     max_requests: MaxRequestsOption = None,
+    max_bandwidth: MaxBandwidthOption = None,
+    max_daily: MaxDailyOption = None,
     config: ConfigOption = None,
     log_level: LogLevelOption = None,
     verbose: VerboseOption = False,
@@ -253,6 +263,8 @@ def read_server_settings(layers: Layers, environ: Mapping[str, str]) -> ServerSe
         max_connections=layers.read("max_connections", parse_count) or _DEFAULTS.max_connections,
         max_streams=layers.read("max_streams", parse_count) or _DEFAULTS.max_streams,
         max_requests=layers.read("max_requests", parse_count),
+        max_bandwidth=layers.read("max_bandwidth", parse_bandwidth),
+        max_daily=layers.read("max_daily", parse_daily),
     )
 
 

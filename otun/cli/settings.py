@@ -53,6 +53,8 @@ class ServerTable:
     max_connections: int | None = None
     max_streams: int | None = None
     max_requests: int | None = None
+    max_bandwidth: str | None = None
+    max_daily: str | None = None
     log_level: str | None = None
 
 

@@ -22,6 +22,7 @@ ErrorCode: TypeAlias = Literal[
     "bad_response",
     "banned",
     "busy",
+    "daily_limit",
     "empty_reply",
     "forbidden",
     "https_needed",
@@ -374,6 +375,20 @@ def too_many_requests(seconds: float) -> Page:
         "Too many requests",
         (f"This tunnel takes only so many requests a second. Try again in {again} seconds.",),
         again,
+    )
+
+
+def daily_limit(seconds: float) -> Page:
+    """The tunnel, or its owner's together, have moved what they may in a day; the next one begins in *seconds*."""
+    return Page(
+        429,
+        "daily_limit",
+        "This tunnel has done enough for today",
+        (
+            "It may move only so many bytes a day, and has done so. It works again from midnight on, in UTC.",
+            "If the tunnel is yours, ask whoever runs the server for more.",
+        ),
+        math.ceil(seconds),
     )
 
 

@@ -77,12 +77,13 @@ class Patch(Endpoint):
     __slots__ = (
         "_has_lost_stream",
         "_has_read_all",
-        "_moved",
         "_own",
         "_owner",
+        "_seen",
         "_stream",
         "_tap",
         "_unread",
+        "moved",
     )
 
     def __init__(
@@ -102,7 +103,8 @@ class Patch(Endpoint):
         self._unread = unread  # Read from the socket before it was patched.
         self._has_read_all = False
         self._has_lost_stream = False  # It was whole, but the socket does not have everything yet.
-        self._moved = 0  # Bytes, since the deadline was last looked at.
+        self.moved: int = 0  # Bytes, both ways.
+        self._seen = 0  # Of those, when the deadline was last looked at; -1 when something else has happened since.
         self._own = 0  # Bytes at the beginning of `unsent` that have not come from the stream.
 
     def attach(self, stream: YamuxStream) -> None:
@@ -120,14 +122,15 @@ class Patch(Endpoint):
 
     # Socket to stream
 
-    def pull(self) -> None:
-        """Move what the socket has, as far as the stream takes it."""
-        budget = BYTES_PER_CALL
+    def pull(self, budget: int = BYTES_PER_CALL) -> None:
+        """Move what the socket has, as far as the stream takes it; after *budget* bytes, be called again."""
         turn_ends = self.board.now + SECONDS_PER_CALL
         while not self._has_read_all:
             allowance = self._stream.send_allowance()
             if not allowance:
                 return  # `window_opened` will be called.
+            if allowance > budget:
+                allowance = budget
             if self._unread:
                 data, self._unread = self._unread[:allowance], self._unread[allowance:]
             else:
@@ -141,7 +144,7 @@ class Patch(Endpoint):
             if self._tap is not None:
                 self._tap.from_socket(data, self.board.now)
             self._stream.send_data(data)
-            self._moved += len(data)
+            self.moved += len(data)
             if not self.has_more and not self._unread:
                 return
             budget -= len(data)
@@ -166,7 +169,7 @@ class Patch(Endpoint):
 
     def data_received(self, data: memoryview) -> None:
         """Hand *data* to the socket; what it does not take stays unread as far as the peer's window is concerned."""
-        self._moved += len(data)
+        self.moved += len(data)
         try:  # What `contained` does, without the cost of another call.
             if self._tap is not None:
                 self._tap.to_socket(data, self.board.now)
@@ -179,7 +182,7 @@ class Patch(Endpoint):
 
     def drained(self, size: int) -> None:
         """What was kept has left."""
-        self._moved += size
+        self._seen = -1
         if self._own:
             own = min(self._own, size)
             self._own -= own
@@ -210,8 +213,8 @@ class Patch(Endpoint):
 
     def deadline_passed(self) -> None:
         """One direction has ended, and the other one is silent: give up, unless bytes have moved in the meantime."""
-        if self._moved and not self._has_lost_stream:
-            self._moved = 0
+        if self._seen != self.moved and not self._has_lost_stream:
+            self._seen = self.moved
             self.board.set_deadline(self, HALF_CLOSED_TIMEOUT)
         else:
             self.abort()
@@ -270,6 +273,7 @@ class Patch(Endpoint):
             if self._tap is not None:
                 self._tap.from_socket(data, self.board.now)
             self._stream.send_data(data)
+            self.moved += len(data)
 
     def _failed(self) -> None:
         logger.exception("%r failed and is closed", self)

@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from ..access.rates import TokenBucket
 from ..access.rules import VisitorRules
 from ..control.messages import Error, Register
 from ..control.names import covers, normalize_hostname, normalize_name
@@ -13,7 +12,7 @@ from ..http.forwarding import NO_EDITS, FieldEdits
 from ..http.hosts import parse_authority
 from ..mux import Session
 from .registry import EVERY_PATH, Registration, Registry
-from .settings import REQUEST_BURST, ServerSettings
+from .settings import ServerSettings
 
 MAX_TUNNELS: Final = 64
 """Tunnels on one session."""
@@ -69,7 +68,7 @@ def admit_host(
     hosts = tuple(_allowed_hostname(text, name, settings, registry) for text in request.hostnames)
     if len(hosts) > MAX_HOSTNAMES:
         raise refuse(f"a tunnel has at most {MAX_HOSTNAMES} host names", "hostname_not_allowed")
-    registration = Registration(
+    return Registration(
         name,
         session,
         hosts=tuple(dict.fromkeys(hosts)),
@@ -84,9 +83,6 @@ def admit_host(
         is_passthrough=request.kind == "tls",
         rules=rules,
     )
-    if settings.max_requests is not None:
-        registration.rate = TokenBucket(settings.max_requests, burst=settings.max_requests * REQUEST_BURST)
-    return registration
 
 
 def chosen_name(request: Register) -> str | None:

@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from ..access import ANONYMOUS, EVERYTHING, Grants, Identity, hash_token, is_same_hash
+from ..access import ANONYMOUS, EVERYTHING, NO_LIMITS, Grants, Identity, Limits, hash_token, is_same_hash
 from ..errors import ConfigurationError, DatabaseError
 from . import queries
 from .admission import refuse
@@ -102,18 +102,23 @@ class Authenticator:
         raise refuse(f"{needed} on this server", "bad_token")
 
     async def keep_fresh(
-        self, on_revoked: Callable[[Identity], None], *, clock: Callable[[], float] = time.time
+        self,
+        on_revoked: Callable[[Identity], None],
+        on_limited: Callable[[Identity], None],
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """Keep up with the database and the *clock*, until cancelled.
 
         *on_revoked* is called once for each identity that was let in and stands for nobody any more: its token was
-        revoked, has expired, or has got a new secret.  While the database cannot be read, what is known stays in force.
+        revoked, has expired, or has got a new secret.  *on_limited* is called for each that has got other limits, as it
+        is now.  While the database cannot be read, what is known stays in force.
         """
         try:
             while True:
                 await trio.sleep(POLL_INTERVAL)
                 await self._follow_database()
-                self._report(on_revoked, clock())
+                self._report(on_revoked, on_limited, clock())
         finally:
             with trio.CancelScope(shield=True):
                 await self._note_used()
@@ -159,12 +164,17 @@ class Authenticator:
             self._stored = {identity.credential: identity for identity in known if identity is not None}
             self._version = version
 
-    def _report(self, on_revoked: Callable[[Identity], None], now: float) -> None:
+    def _report(
+        self, on_revoked: Callable[[Identity], None], on_limited: Callable[[Identity], None], now: float
+    ) -> None:
         for credential, identity in list(self._in_use.items()):
             current = self._plain.get(credential) or self._stored.get(credential)
             if current is None or current.has_expired(now):
                 del self._in_use[credential]
                 on_revoked(identity)
+            elif current.limits != identity.limits:
+                self._in_use[credential] = current
+                on_limited(current)
 
     async def _note_used(self) -> None:
         if not self._used or self._database is None:
@@ -178,9 +188,10 @@ class Authenticator:
 
 
 def _identity_of(record: TokenRecord) -> Identity | None:
-    """Return whom a token of the database stands for; nobody, if what it may cannot be understood."""
+    """Return whom a token of the database stands for; nobody, if what it may, or how much, cannot be understood."""
     try:
         grants = EVERYTHING if record.may is None else Grants.parse(record.may)
+        limits = NO_LIMITS if record.limits is None else Limits.parse(record.limits)
     except ConfigurationError as error:
         logger.error("the token %s is not good for anything: %s", record.name, error)
         return None
@@ -188,6 +199,7 @@ def _identity_of(record: TokenRecord) -> Identity | None:
         name=record.name,
         grants=grants,
         max_tunnels=record.max_tunnels,
+        limits=limits,
         expires=record.expires,
         credential=record.hash,
     )

@@ -156,6 +156,10 @@ class Clients:
         """Return what is reserved for tunnels that are open, and for whom."""
         return [(client.identity, tunnel.keys) for client in self for tunnel in client.tunnels.values()]
 
+    def registrations(self) -> list[Registration]:
+        """Return the tunnels that are open."""
+        return [tunnel.registration for client in self for tunnel in client.tunnels.values()]
+
     def count_tunnels(self, identity: Identity) -> int:
         """Return how many tunnels *identity* has, over all its sessions."""
         return sum(len(client.tunnels) for client in self._by_identity.get(identity.name, ()))

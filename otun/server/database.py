@@ -74,6 +74,15 @@ class Database:
         Cancelled after it has begun, it ends after the transaction, and has happened.
         """
 
+        result = await self.note(query, *args, **kwargs)
+        self._own_writes += 1
+        return result
+
+    async def note(
+        self, query: Callable[Concatenate[sqlite3.Connection, _P], _T], *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T:
+        """Do as `write` does, but for what nobody keeps up with: the `version` stays."""
+
         def work() -> _T:
             with _reported(self.path), transaction(self._connection):
                 return query(self._connection, *args, **kwargs)
@@ -83,7 +92,6 @@ class Database:
         except DatabaseError as error:
             self.trouble = error.reason
             raise
-        self._own_writes += 1
         self.trouble = None
         return result
 

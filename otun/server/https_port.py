@@ -86,7 +86,7 @@ class HttpsPort:
         if not admits_address(registration, arrival.peer.host):
             arrival.end_with(b"", OSError(errno.EACCES, f"its address may not visit tunnel {registration.name}"))
             return
-        if registration.streams >= self._http.max_streams:
+        if registration.streams >= self._http.max_streams or not registration.admits_connection():
             arrival.refuse(AlertDescription.INTERNAL_ERROR, OSError(errno.EBUSY, "its tunnel has too many visitors"))
             return
         arrival.leave()

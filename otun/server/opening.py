@@ -22,6 +22,7 @@ from .registry import EVERY_PATH, Registration, Registry
 from .reservations import Key, Reservations
 from .settings import ServerSettings
 from .tcp_port import TcpPorts
+from .traffic import Traffic
 from .urls import PublicPorts, public_url
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class TunnelOpener:
         reservations: Reservations,
         registry: Registry,
         tcp_ports: TcpPorts,
+        traffic: Traffic,
         *,
         ports: PublicPorts,
         certificates: AutomaticCertificates | None = None,
@@ -53,6 +55,7 @@ class TunnelOpener:
         self._reservations = reservations
         self._registry = registry
         self._tcp_ports = tcp_ports
+        self._traffic = traffic
         self._ports = ports
         self._certificates = certificates
         self._given_names = GivenNames(settings.state)
@@ -84,6 +87,7 @@ class TunnelOpener:
         is_first = not client.tunnels
         client.tunnels[request.id] = tunnel
         registration = tunnel.registration
+        self._traffic.tunnel_opened(client, tunnel.kind, registration)
         logger.info("client %s: opened tunnel %s at %s", client, registration.name, tunnel.url)
         return Registered(
             tunnel.url,

@@ -5,7 +5,7 @@ Each change that somebody has asked for leaves a line in the audit, in the same 
 
 import sqlite3
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, TypeAlias
 
 import attrs
 
@@ -13,6 +13,9 @@ from ..errors import ConfigurationError, OtunError
 from .records import Actor, AuditEntry, Ban, Reservation, TokenRecord
 
 _TOKEN: Final = "name, hash, may, max_tunnels, created, expires, revoked, last_used, limits"
+
+UsageKey: TypeAlias = tuple[str, str, str]
+"""A day of UTC, an identity, one of its tunnels."""
 
 
 MAX_BANS: Final = 10_000
@@ -169,12 +172,13 @@ def forget_ended_reservations(connection: sqlite3.Connection, now: float) -> Non
     connection.execute("DELETE FROM reservations WHERE until <= ?", (int(now),))
 
 
-def add_usage(connection: sqlite3.Connection, day: str, amounts: Mapping[tuple[str, str], int]) -> None:
-    """Add to the bytes that each tunnel of each identity has moved on *day*, such as 2026-12-31."""
+def add_usage(connection: sqlite3.Connection, amounts: Mapping[UsageKey, int], oldest: str) -> None:
+    """Add to the bytes that tunnels have moved, and forget all days before the *oldest*, such as 2026-12-31."""
+    connection.execute("DELETE FROM usage WHERE day < ?", (oldest,))
     connection.executemany(
         """INSERT INTO usage (day, identity, tunnel, bytes) VALUES (?1, ?2, ?3, ?4)
         ON CONFLICT (day, identity, tunnel) DO UPDATE SET bytes = bytes + ?4""",
-        [(day, identity, tunnel, amount) for (identity, tunnel), amount in amounts.items()],
+        [(*key, amount) for key, amount in amounts.items()],
     )
 
 
@@ -190,11 +194,6 @@ def usage_of(connection: sqlite3.Connection, identity: str, day: str) -> int:
     (amount,) = connection.execute(query, (day, identity)).fetchone()
     assert isinstance(amount, int)
     return amount
-
-
-def forget_usage(connection: sqlite3.Connection, before: str) -> None:
-    """Remove what was counted on days before that day."""
-    connection.execute("DELETE FROM usage WHERE day < ?", (before,))
 
 
 def ban(connection: sqlite3.Connection, new: Ban, by: Actor, now: float) -> None:

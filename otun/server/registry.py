@@ -1,16 +1,34 @@
 """Which tunnels are open, and which one a visitor's request means."""
 
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
-from ..access.rates import TokenBucket
 from ..access.rules import VisitorRules
 from ..http.forwarding import NO_EDITS, FieldEdits
+from ..http.pages import Page
 from ..mux import Session
+from ..yamux import YamuxStream
+
+if TYPE_CHECKING:
+    from .throttling import Throttle
 
 EVERY_PATH: Final = b"/"
+
+
+class StreamOwner(Protocol):
+    """A visitor's end of a stream: *moved* counts the bytes that it has relayed, both ways."""
+
+    moved: int
+
+    @property
+    def stream(self) -> YamuxStream:
+        """The stream."""
+        ...
+
+    def cut(self, page: Page) -> None:
+        """Relay nothing more; who asks over HTTP, and has no answer yet, gets *page*."""
 
 
 @attrs.define(eq=False)
@@ -23,8 +41,10 @@ class Registration:
     *is_passthrough*, TLS ends at the local service.  *streams* counts those that are open.
 
     *rules* are what visitors must comply with; *has_guarded_kin* tells that another tunnel on one of its hosts has
-    some.  Whoever lets a visitor in asks `otun.server.visitor_access`.  *rate* is how many requests it gets, if that is
-    limited.
+    some.  Whoever lets a visitor in asks `otun.server.visitor_access`.
+
+    *throttle* is to be asked before anything is moved, if there is any limit to that.  *owners* are those of the
+    streams that are open, and *moved* counts the bytes of those that were.
     """
 
     name: str
@@ -41,8 +61,10 @@ class Registration:
     is_passthrough: bool = False
     rules: VisitorRules | None = attrs.field(default=None, repr=False)
     has_guarded_kin: bool = False
-    rate: TokenBucket | None = None
+    throttle: "Throttle | None" = None
     streams: int = 0
+    owners: set[StreamOwner] = attrs.field(factory=set, repr=False)
+    moved: int = 0
 
     def serves(self, path: bytes) -> bool:
         """Whether requests for *path* are for this tunnel: its prefix ends where a segment of *path* does."""
@@ -50,6 +72,32 @@ class Registration:
         if prefix == EVERY_PATH:
             return True
         return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in (b"", b"/", b"?")
+
+    def admits_connection(self) -> bool:
+        """Count a connection that is to be relayed as it is, unless there are too many of them."""
+        return self.throttle is None or self.throttle.admits_connection()
+
+    def stream_opened(self, owner: StreamOwner) -> None:
+        """*owner* has a stream."""
+        self.owners.add(owner)
+        if self.throttle is not None:
+            self.throttle.hold_back(owner.stream)
+
+    def stream_handed_over(self, owner: StreamOwner) -> None:
+        """*owner* has left its stream to another one."""
+        self.owners.discard(owner)
+        self.moved += owner.moved
+
+    def stream_over(self, owner: StreamOwner) -> None:
+        """*owner* has no stream any more."""
+        self.streams -= 1
+        self.stream_handed_over(owner)
+        if self.throttle is not None:
+            self.throttle.release(owner.stream)
+
+    def count_moved(self) -> int:
+        """Return how many bytes visitors have sent and received."""
+        return self.moved + sum(owner.moved for owner in self.owners)
 
     def is_kin_of(self, other: "Registration") -> bool:
         """Whether both belong to the same client, or to clients who have shown the same token."""

@@ -4,8 +4,12 @@ import socket
 from typing import Final, Protocol
 
 from ..addresses import TcpAddress
+from ..http.pages import Page
 from ..mux import Patch, PatchOwner, Session
+from ..mux.patch import HALF_CLOSED_TIMEOUT
 from ..switchboard import Endpoint, Switchboard
+from ..switchboard.board import BYTES_PER_CALL
+from ..yamux import YamuxStream
 from .bans import Barrable
 from .registry import Registration
 from .stream_header import stream_header
@@ -38,8 +42,48 @@ class VisitorPatch(Patch, Barrable):
         """Where the visitor comes from."""
         return self._origins
 
+    @property
+    def stream(self) -> YamuxStream:
+        """The other end."""
+        return self._stream
+
+    def attach(self, stream: YamuxStream) -> None:
+        """Name the other end, which counts for the tunnel from now on."""
+        super().attach(stream)
+        self._registration.stream_opened(self)
+
+    def pull(self, budget: int = BYTES_PER_CALL) -> None:
+        """Move what the visitor has sent, when its turn has come."""
+        throttle = self._registration.throttle
+        if throttle is None:
+            Patch.pull(self)
+        elif size := throttle.turn(self):
+            before = self.moved
+            Patch.pull(self, min(size, budget))
+            throttle.passed(self.moved - before)
+        else:
+            self._stream.decline()
+
+    def take_turn(self) -> None:
+        """It has come."""
+        self.pull()
+
+    def cut(self, page: Page) -> None:
+        """End the connection: it has no place for a page."""
+        self.abort()
+
+    def deadline_passed(self) -> None:
+        """Give up, but not because the tunnel has had to pause."""
+        throttle = self._registration.throttle
+        if throttle is not None and (throttle.is_waiting(self) or throttle.is_waiting(self._stream.handler)):
+            self.board.set_deadline(self, HALF_CLOSED_TIMEOUT)
+        else:
+            super().deadline_passed()
+
     def _leave(self) -> None:
-        self._registration.streams -= 1
+        self._registration.stream_over(self)
+        if self._registration.throttle is not None:
+            self._registration.throttle.withdraw(self)
         super()._leave()
 
 

@@ -32,6 +32,7 @@ from .registry import Registry
 from .reservations import Reservations
 from .settings import ServerSettings
 from .tcp_port import TcpPorts
+from .traffic import Traffic
 from .urls import PublicPorts
 
 
@@ -92,6 +93,8 @@ async def serve(
         clients, registry = Clients(), Registry(settings.domain)
         ports = PublicPorts(http=_port_of(public), https=_port_of(https), has_certificate=encryption.will_cover)
         board = await stack.enter_async_context(open_switchboard())
+        traffic = Traffic(board, database, settings.tunnel_quota)
+        await traffic.load()
         background = await stack.enter_async_context(open_background())
         tcp_ports = TcpPorts(
             settings.tcp_ports,
@@ -107,6 +110,7 @@ async def serve(
             reservations,
             registry,
             tcp_ports,
+            traffic,
             ports=ports,
             certificates=encryption.automatic,
         )
@@ -131,10 +135,11 @@ async def serve(
         for sock in https:
             Listener(board, sock, https_port.visitor_connected)
         background.start_soon(encryption.store.keep_fresh)
-        background.start_soon(authenticator.keep_fresh, clients.end_revoked)
+        background.start_soon(authenticator.keep_fresh, clients.end_revoked, traffic.limits_changed)
         background.start_soon(reservations.keep_fresh, clients.names_in_use)
         bans.tell(partial(expel, clients, board))
         background.start_soon(bans.keep_fresh)
+        background.start_soon(traffic.keep_fresh, clients.registrations)
         if encryption.automatic is not None:
             encryption.automatic.tell(https_port.certificate_obtained)
             background.start_soon(encryption.automatic.run)

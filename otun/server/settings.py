@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from ..access import Quota
 from ..addresses import TcpAddress
 from ..control.names import normalize_hostname
 from ..errors import ConfigurationError
@@ -95,7 +96,8 @@ class ServerSettings:
     `*.example.org` for all below it.  *tcp_ports* are those that raw TCP tunnels may have.  Visitors from
     *trusted_proxies* are believed what they say of whom they speak for: in `X-Forwarded-*` and `Forwarded`, and in a
     PROXY header.  *max_connections* bounds the visitors at a time, *max_streams* those of one tunnel,
-    and *max_requests* its requests a second in the long run.
+    *max_requests* its requests and *max_bandwidth* its bytes a second in the long run, and *max_daily* its bytes a day
+    of UTC.
 
     *https* is for visitors, too, and for clients who share the port; it needs *certificates* or *acme*.  Visitors of
     *public* are then sent there, if there is a certificate for the host that they want, unless *redirect* is off;
@@ -126,6 +128,8 @@ class ServerSettings:
     max_connections: int = DEFAULT_MAX_CONNECTIONS
     max_streams: int = DEFAULT_MAX_STREAMS
     max_requests: int | None = None
+    max_bandwidth: int | None = None
+    max_daily: int | None = None
     certificates: tuple[CertificateFiles, ...] = ()
     acme: AcmeSettings | None = None
     redirect: bool = True
@@ -133,6 +137,11 @@ class ServerSettings:
     allow_plaintext: bool = False
     client_ca: Path | None = None
     state: Path | None = None
+
+    @property
+    def tunnel_quota(self) -> Quota:
+        """What each tunnel may use."""
+        return Quota(requests=self.max_requests, bandwidth=self.max_bandwidth, daily=self.max_daily)
 
     def __attrs_post_init__(self) -> None:
         if self.public is None and self.https is None:

@@ -135,6 +135,9 @@ class TcpTunnel:
         if self._ports.bans.turns_away(peer) or not admits_address(self.registration, peer.host):
             sock.close()
             return
+        if not self.registration.admits_connection():
+            sock.close()
+            return
         RelayedVisitor(self.board, sock, self, self.registration, peer).start()
 
     def patch_ended(self, patch: Patch) -> None:

@@ -18,6 +18,7 @@ from ..http.body import (
 from ..http.forwarding import NO_EDITS, write_response
 from ..http.head import RequestHead, ResponseHead, ResponseHeadReader
 from ..http.head_reader import MAX_HEAD_SIZE
+from ..http.pages import Page
 from ..yamux import YamuxStream
 from .registry import Registration
 
@@ -49,6 +50,7 @@ class Upstream:
         "is_ending",
         "is_over",
         "is_persistent",
+        "moved",
         "registration",
         "request",
         "stream",
@@ -65,6 +67,7 @@ class Upstream:
         self.is_persistent: bool = True
         self.is_ending: bool = False  # The visitor has finished: nothing more will be asked.
         self.is_over: bool = False
+        self.moved: int = 0  # Bytes, both ways.
         self._reader = ResponseHeadReader()
         self._response: ResponseHead | None = None
         self._body: BodyReader | None = None
@@ -94,6 +97,9 @@ class Upstream:
 
         *allowance* is what the stream has just said: asked again, it may give the turn to another stream.
         """
+        self.moved += len(data)
+        if self.registration.throttle is not None:
+            self.registration.throttle.passed(len(data))
         if not self._pending:
             if allowance is None:
                 allowance = self.stream.send_allowance()
@@ -137,6 +143,7 @@ class Upstream:
 
     def data_received(self, data: memoryview) -> None:
         """Pass the response on."""
+        self.moved += len(data)
         try:
             request = self.request
             if request is None:
@@ -331,16 +338,30 @@ class Upstream:
             self.stream.reset(code)
             self._leave()
 
+    def cut(self, page: Page) -> None:
+        """End what is being answered: with *page*, if nothing of an answer has left yet."""
+        if self.request is not None:
+            self.visitor.upstream_cut(self, page)
+        elif not self.visitor.owes(self):  # Else the visitor closes it later.
+            self.close()
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether the far side is not to blame for silence: what it has said waits for its turn."""
+        throttle = self.registration.throttle
+        return throttle is not None and throttle.is_waiting(self.stream.handler)
+
     def _leave(self) -> None:
         if not self.is_over:
             self.is_over = True
             self.request = None
-            self.registration.streams -= 1
+            self.registration.stream_over(self)
             self.visitor.upstream_over(self)
 
     def hand_over(self) -> YamuxStream:
         """Leave the stream to somebody else; its bytes are no HTTP any more."""
         self.is_over = True
+        self.registration.stream_handed_over(self)
         self.visitor.upstream_over(self)
         return self.stream
 

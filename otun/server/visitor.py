@@ -5,7 +5,9 @@ It costs no task: what happens to it happens in plain calls of the board's.
 
 import socket
 import sys
+from collections.abc import Callable
 from enum import Enum, auto
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -31,6 +33,7 @@ from .visitor_access import LoginAttempt, Pass, Refusal
 
 if TYPE_CHECKING:
     from .http_port import HttpPort
+    from .throttling import Throttle
 
 HEAD_READ_SIZE: Final = 16 * 1024
 """Bytes asked for at once while a head is incomplete."""
@@ -54,6 +57,7 @@ class Phase(Enum):
     IDLE = auto()
     HEAD = auto()
     LOGIN = auto()  # A password is being checked, or the answer is held back.
+    PAUSED = auto()  # Until it is this visitor's turn to move bytes.
     WAITING = auto()  # For a stream.
     BODY = auto()  # Of the request; the response may have begun.
     RESPONSE = auto()
@@ -218,17 +222,13 @@ class Visitor(PhasedEndpoint, Barrable):
         return (self.peer_address,) if named is None else (self.peer_address, named)
 
     def _end_login(self, verdict: Pass | Refusal) -> None:
-        head, registration = self._head, self._registration
-        assert head is not None
+        registration = self._registration
         assert registration is not None
         self._attempt = None
         match verdict:
             case Pass():
                 self._pass = verdict
-                if self._port.registry.find(head.host, head.path) is registration:
-                    self._find_upstream(registration)
-                else:
-                    self._begin(head)  # It has closed, and another may be in its place.
+                self._go_on(registration, self._find_upstream)
             case Refusal(page, delay):
                 if page.realm is not None:
                     self._port.reports.add(self._peer, f"wrong log-in at tunnel {page.realm}")
@@ -238,20 +238,53 @@ class Visitor(PhasedEndpoint, Barrable):
                 else:
                     self._refuse(page)
 
-    def _find_upstream(self, registration: Registration) -> None:
-        if registration.rate is not None:  # Those who may not visit at all do not use it up.
-            seconds = registration.rate.take(self.board.now)
-            if seconds:
-                self._refuse(pages.too_many_requests(seconds))
-                return
+    def _go_on(self, registration: Registration, step: Callable[[Registration], None]) -> None:
+        """Take the next *step* after a while in which the tunnel may have closed."""
+        head = self._head
+        assert head is not None
+        if self._port.registry.find(head.host, head.path) is registration:
+            step(registration)
+        else:
+            self._begin(head)  # Another may be in its place.
+
+    def _find_upstream(self, registration: Registration, *, is_admitted: bool = False) -> None:
+        # Those who may not visit at all use nothing up.
+        if registration.throttle is not None and not (is_admitted or self._is_admitted(registration.throttle)):
+            return
         upstream = self._upstreams.get(registration)
         if upstream is not None:
             self._send_head(upstream)
         else:
             self._open_upstream(registration)
 
+    def _is_admitted(self, throttle: "Throttle") -> bool:
+        """Whether the request may go on now; else it is refused, or waits for its turn."""
+        page = throttle.refuse_request()
+        if page is not None:
+            self._refuse(page)
+            return False
+        if not throttle.turn(self):
+            self._phase = Phase.PAUSED
+            self.limit(self._port.timeouts.head)
+            return False
+        return True
+
+    def take_turn(self) -> None:
+        """Go on with what had to wait until bytes may be moved."""
+        registration = self._registration
+        if self._phase is Phase.BODY:
+            self._move_body()
+        elif self._phase is Phase.PAUSED and registration is not None:
+            self._go_on(registration, partial(self._find_upstream, is_admitted=True))
+
+    def cut(self, page: Page) -> None:
+        """Answer with *page*: it is never to be this visitor's turn."""
+        if self._phase is Phase.PAUSED:
+            self._refuse(page)
+
     def _open_upstream(self, registration: Registration) -> None:
-        if registration.streams >= self._port.max_streams:
+        throttle = registration.throttle
+        if registration.streams >= self._port.max_streams or (throttle is not None and throttle.is_full):
             self._refuse(pages.busy())
             return
         if len(self._upstreams) >= MAX_UPSTREAMS:
@@ -270,6 +303,7 @@ class Visitor(PhasedEndpoint, Barrable):
         upstream = Upstream(self, registration)
         upstream.stream = session.open_core(upstream)
         self._upstreams[registration] = upstream
+        registration.stream_opened(upstream)
         if registration.has_stream_header:
             upstream.send(stream_header(registration.tunnel_id, self._peer, self.sock))
         self._send_head(upstream)
@@ -321,13 +355,18 @@ class Visitor(PhasedEndpoint, Barrable):
         body, upstream = self._body, self._upstream
         assert body is not None
         assert upstream is not None
-        budget = BYTES_PER_CALL
+        budget, throttle = BYTES_PER_CALL, upstream.registration.throttle
+        if throttle is not None:
+            budget = throttle.turn(self)
+            if not budget:
+                upstream.stream.decline()
+                return
         turn_ends = self.board.now + SECONDS_PER_CALL
         while not upstream.is_congested:
             allowance = upstream.stream.send_allowance()
             if not allowance:
                 return  # `upstream_ready` will be called.
-            data = self._take(min(allowance, body.left if isinstance(body, LengthBody) else CHUNKS_READ_SIZE))
+            data = self._take(min(allowance, budget, body.left if isinstance(body, LengthBody) else CHUNKS_READ_SIZE))
             if data is None:
                 return
             try:
@@ -464,10 +503,10 @@ class Visitor(PhasedEndpoint, Barrable):
             upstream.reset()
         elif not upstream.is_persistent:
             upstream.close()
-        self._head = self._registration = self._body = None
         if self._is_closing:
             self._linger(b"")
             return
+        self._head = self._registration = self._body = None
         self._reader = RequestHeadReader()
         self._phase = Phase.IDLE
         self.limit(self._port.timeouts.idle)
@@ -513,6 +552,10 @@ class Visitor(PhasedEndpoint, Barrable):
     def response_is_bad(self, upstream: Upstream, error: str) -> None:
         """The response is no proper HTTP: nothing more of it is passed on."""
         self._give_up(upstream, pages.bad_response(upstream.registration.local, error))
+
+    def upstream_cut(self, upstream: Upstream, page: Page) -> None:
+        """The tunnel may relay nothing more."""
+        self._give_up(upstream, page)
 
     def upgrade(self, upstream: Upstream, head: ResponseHead, rest: memoryview) -> None:
         """Relay bytes from now on: both sides speak another protocol."""
@@ -585,6 +628,9 @@ class Visitor(PhasedEndpoint, Barrable):
     def time_is_over(self) -> None:
         """Answer, if nothing of a response has left yet; else close."""
         timeouts, upstream = self._port.timeouts, self._upstream
+        if self._is_held_back:
+            self.limit(timeouts.body)
+            return
         match self._phase:
             case Phase.IDLE | Phase.HEAD if self._reader.is_untouched:
                 self._linger(b"")  # Browsers open connections that they may never use.
@@ -605,6 +651,14 @@ class Visitor(PhasedEndpoint, Barrable):
                 self.limit(timeouts.body)  # It is silent for as long as nothing happens.
             case _:
                 self.abort()
+
+    @property
+    def _is_held_back(self) -> bool:
+        """Whether nothing happens because the tunnel has to pause."""
+        registration = self._registration
+        if registration is None or registration.throttle is None:
+            return False
+        return registration.throttle.is_waiting(self) or (self._upstream is not None and self._upstream.is_held_back)
 
     def _may_be_silent(self, upstream: Upstream) -> bool:
         # A visitor who has finished has left, most likely, and only the next event would show that.
@@ -644,6 +698,8 @@ class Visitor(PhasedEndpoint, Barrable):
         if self._attempt is not None:
             self._attempt.withdraw()
             self._attempt = None
+        if self._registration is not None and self._registration.throttle is not None:
+            self._registration.throttle.withdraw(self)
         current, self._upstream = self._upstream, None
         if current is not None and (current.request is not None or self._body is not None):
             current.reset()

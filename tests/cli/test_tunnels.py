@@ -512,6 +512,8 @@ SERVER_FLAGS = {
     "max_connections": ["5"],
     "max_streams": ["6"],
     "max_requests": ["7"],
+    "max_bandwidth": ["8MB"],
+    "max_daily": ["9GB"],
 }
 
 EXPECTED = ServerSettings(
@@ -522,6 +524,8 @@ EXPECTED = ServerSettings(
     max_connections=5,
     max_streams=6,
     max_requests=7,
+    max_bandwidth=8_000_000,
+    max_daily=9_000_000_000,
 )
 
 
@@ -550,6 +554,7 @@ def test_the_file_says_it_too(served: list[ServerSettings], config: Path) -> Non
         'trusted_proxy = ["10.0.0.0/8", "2001:db8::1"]\n'
         "head_timeout = 1.5\nidle_timeout = 2\nbody_timeout = 3\nresponse_timeout = 4.0\n"
         "max_connections = 5\nmax_streams = 6\nmax_requests = 7\n"
+        'max_bandwidth = "8MB"\nmax_daily = "9GB"\n'
     )
     assert main(["server", "--config", str(config)]) == 1
     assert served == [EXPECTED]
@@ -581,6 +586,10 @@ MISTAKES = [
     ("max_streams", "-1", "'-1' is no number from 1 up"),
     ("max_streams", "many", "'many' is no number from 1 up"),
     ("max_requests", "0.5", "'0.5' is no number from 1 up"),
+    ("max_bandwidth", "fast", "'fast' is no number of bytes: write it as 500kB, 10MB or 5GB"),
+    ("max_bandwidth", "10", "'10' is not between 1kB and 1TB"),
+    ("max_daily", "0", "'0' is not between 1kB and 1000TB"),
+    ("max_daily", "1e9", "'1e9' is no number of bytes: write it as 500kB, 10MB or 5GB"),
 ]
 
 

@@ -33,6 +33,7 @@ REPLIES: dict[str, tuple[Page, int]] = {
     "login_required": (pages.login_required("app"), 401),
     "too_many_logins": (pages.too_many_logins(0.5), 429),
     "too_many_requests": (pages.too_many_requests(1.5), 429),
+    "daily_limit": (pages.daily_limit(3600.5), 429),
 }
 
 

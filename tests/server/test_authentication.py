@@ -13,7 +13,7 @@ import attrs
 import pytest
 import trio
 
-from otun.access import ANONYMOUS, EVERYTHING, Grants, Identity
+from otun.access import ANONYMOUS, EVERYTHING, NO_LIMITS, Grants, Identity, Limits
 from otun.errors import ConfigurationError, DatabaseError
 from otun.server import authentication, queries
 from otun.server.admission import Refused
@@ -40,7 +40,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 @attrs.define
 class Watch:
-    """An authenticator that keeps up with its database, and whom it has reported."""
+    """An authenticator that keeps up with its database, and whom it has reported: as ended, or with other limits."""
 
     authenticator: Authenticator
     now: float = NOW
@@ -49,14 +49,14 @@ class Watch:
     _look: trio.Event = attrs.Factory(trio.Event)
 
     async def keep_fresh(self) -> None:
-        await self.authenticator.keep_fresh(self._on_revoked, clock=self._clock)
+        await self.authenticator.keep_fresh(self._report, self._report, clock=self._clock)
 
     def _clock(self) -> float:
         self._look.set()
         self._look = trio.Event()
         return self.now
 
-    def _on_revoked(self, identity: Identity) -> None:
+    def _report(self, identity: Identity) -> None:
         self.reported.append(identity)
         self._another.set()
 
@@ -216,6 +216,34 @@ async def test_who_is_in_with_a_token_that_ends_is_reported_once(
     await database.write(queries.revoke_token, "stays", SOMEBODY, NOW)
     assert await watch.another() == stays
     assert watch.reported == [identity, stays]
+
+
+@pytest.mark.parametrize("by", ["this process", "another connection"])
+async def test_who_is_in_with_a_token_that_gets_other_limits_is_reported(
+    database: Database, nursery: trio.Nursery, tmp_path: Path, by: str
+) -> None:
+    watch = await watch_database(database, nursery, "ci", "other")
+    identity = watch.let_in("ci-secret")
+    watch.let_in("other-secret")
+    for limits in ("requests=9", "requests=8", None):
+        if by == "this process":
+            await database.write(queries.limit_token, "ci", limits, SOMEBODY, NOW)
+        else:
+            async with open_database(tmp_path) as other:
+                await other.write(queries.limit_token, "ci", limits, SOMEBODY, NOW)
+        wanted = NO_LIMITS if limits is None else Limits.parse(limits)
+        assert await watch.another() == attrs.evolve(identity, limits=wanted)
+        assert watch.let_in("ci-secret").limits == wanted
+
+
+async def test_a_token_with_limits_that_nobody_understands_is_good_for_nothing(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    await database.write(queries.create_token, stored("ci", limits="as you like"), SOMEBODY)
+    authenticator = Authenticator(database=database, key=KEY)
+    await authenticator.load()
+    assert refusal(authenticator, "ci-secret")[0] == "bad_token"
+    assert "the token ci is not good for anything: 'as' is no limit" in caplog.text
 
 
 async def test_a_token_ends_at_its_time_without_anything_in_the_database_changing(

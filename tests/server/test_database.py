@@ -232,7 +232,7 @@ async def test_a_database_of_version_1_keeps_what_is_in_it(tmp_path: Path, monke
         assert await database.read(queries.usage_of, "ci", "2026-12-30") == 5
         assert await details(database) == [("token.create", "ci")]
         await database.write(queries.limit_token, "ci", "requests=9", SOMEBODY, 1)
-        await database.write(queries.add_usage, "2026-12-30", {("ci", "http:app"): 2})
+        await database.write(queries.add_usage, {("2026-12-30", "ci", "http:app"): 2}, "2026-12-30")
         assert (await database.read(queries.find_token, "ci")).limits == "requests=9"
         assert await database.read(queries.usage_of, "ci", "2026-12-30") == 7
 

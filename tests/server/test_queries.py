@@ -119,14 +119,14 @@ async def test_reservations_of_different_kinds_are_different(database: Database)
 
 async def test_usage_adds_up_by_day(database: Database) -> None:
     app, api, other = ("ann", "http:app"), ("ann", "http:api"), ("bob", "http:app")
-    await database.write(queries.add_usage, "2026-12-30", {app: 5, other: 1})
-    await database.write(queries.add_usage, "2026-12-30", {app: 2**40, api: 7})
-    await database.write(queries.add_usage, "2026-12-31", {app: 1})
+    day, next_day = "2026-12-30", "2026-12-31"
+    await database.write(queries.add_usage, {(day, *app): 5, (day, *other): 1}, day)
+    await database.write(queries.add_usage, {(day, *app): 2**40, (day, *api): 7, (next_day, *app): 1}, day)
     assert await database.read(queries.usage, "2026-12-30") == {app: 2**40 + 5, api: 7, other: 1}
     assert await database.read(queries.usage_of, "ann", "2026-12-30") == 2**40 + 12
     assert await database.read(queries.usage, "2027-01-01") == {}
     assert await database.read(queries.usage_of, "ann", "2027-01-01") == 0
-    await database.write(queries.forget_usage, "2026-12-31")
+    await database.write(queries.add_usage, {}, next_day)
     assert await database.read(queries.usage, "2026-12-30") == {}
     assert await database.read(queries.usage, "2026-12-31") == {app: 1}
 

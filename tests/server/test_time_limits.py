@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from otun import ServerSettings, Session, SessionClosed, TcpAddress
+from otun.access import UNLIMITED
 from otun.server.authentication import Authenticator
 from otun.server.bans import Bans
 from otun.server.clients import ClientAddress, Clients
@@ -18,6 +19,7 @@ from otun.server.opening import TunnelOpener
 from otun.server.registry import Registry
 from otun.server.reservations import Reservations
 from otun.server.tcp_port import TcpPorts
+from otun.server.traffic import Traffic
 from otun.server.urls import PublicPorts
 from otun.switchboard import open_switchboard
 from otun.testing import session_pair
@@ -67,6 +69,7 @@ async def serving() -> AsyncIterator[Served]:
             Reservations(None, lifetime=0),
             registry,
             tcp_ports,
+            Traffic(board, None, UNLIMITED),
             ports=PublicPorts(http=8080),
         )
         port = ControlPort(clients, opener, bans)
