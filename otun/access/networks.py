@@ -4,10 +4,10 @@ from ipaddress import IPv4Network, IPv6Network
 from math import inf
 from typing import Final, TypeAlias
 
-from ..addresses import parse_network
+from ..addresses import parse_network, read_ip_address
 from ..errors import AddressError
 from ..http.forwarding import Network
-from .rules import parse_address, unmapped
+from .rules import unmapped
 
 _Key: TypeAlias = tuple[int, int]
 """An IP version, and a length of prefixes."""
@@ -62,7 +62,7 @@ class NetworkTable:
         """Whether *address* is in one of them.  Text that is no address is in none."""
         if not self._untils:
             return False
-        found = parse_address(address)
+        found = read_ip_address(address)
         if found is None:
             return False
         version, bits = found.version, int(found)
