@@ -80,7 +80,7 @@ def test_an_empty_table_does_not_look_at_addresses(monkeypatch: pytest.MonkeyPat
     table.put(ip_network("192.0.2.0/24"))
     table.remove(ip_network("192.0.2.0/24"))
     table.remove(ip_network("198.51.100.0/24"))
-    monkeypatch.setattr("otun.access.networks.parse_address", None)
+    monkeypatch.setattr("otun.access.networks.read_ip_address", None)
     assert not table.covers("192.0.2.1", 0)
 
 

@@ -195,7 +195,7 @@ def test_names(run: "Run", connect: "Program", environment: pytest.MonkeyPatch) 
     assert found["name", "shop"] == {"kind": "name", "name": "shop", "identity": "bob", "until": None}
     assert found["name", "app"]["until"].endswith("Z")
     refused = run("http", "3000", "--name", "shop", "--plaintext")
-    assert refused.code == 3
+    assert refused.code == 7
     assert "subdomain 'shop' is reserved for somebody else" in refused.stderr
     assert says(run("name", "reserve", "app", "--for", "ci")) == "the name 'app' is reserved for 'ci' for good"
     assert says(run("name", "release", "shop")) == "the name 'shop' is reserved for nobody any more"

@@ -9,12 +9,14 @@ import trio.testing
 
 from otun import ServerSettings, TcpAddress, open_session
 from otun.server.authentication import Authenticator
+from otun.server.bans import Bans
 from otun.server.clients import ClientAddress, Clients
 from otun.server.control_port import CLIENT_LIMITS, ControlPort
 from otun.server.opening import TunnelOpener
 from otun.server.registry import Registry
 from otun.server.reservations import Reservations
 from otun.server.tcp_port import TcpPorts
+from otun.server.traffic import Traffic
 from otun.server.urls import PublicPorts
 from otun.switchboard import open_switchboard
 
@@ -81,7 +83,7 @@ class MemoryServer:
 async def memory_server(*tokens: str, is_open: bool = False) -> AsyncIterator[MemoryServer]:
     """Give a server for these plain *tokens*, which reserves names on Trio's clock."""
     settings = ServerSettings(domain="tunnel.test", allow_hostnames=("*.example.org",))
-    registry, clients = Registry(settings.domain), Clients()
+    registry, clients, bans = Registry(settings.domain), Clients(), Bans(None)
     async with AsyncExitStack() as stack:
         board = await stack.enter_async_context(open_switchboard())
         nursery = await stack.enter_async_context(trio.open_nursery())
@@ -91,8 +93,9 @@ async def memory_server(*tokens: str, is_open: bool = False) -> AsyncIterator[Me
             Authenticator(tokens, key=b"", is_open=is_open),
             Reservations(None, lifetime=settings.reservation, clock=trio.current_time),
             registry,
-            TcpPorts((TCP_PORTS,), (LOOPBACK,), board, max_streams=1),
+            TcpPorts((TCP_PORTS,), (LOOPBACK,), board, bans, max_streams=1),
+            Traffic(board, None, settings.tunnel_quota),
             ports=PublicPorts(http=8080),
         )
-        yield MemoryServer(registry, ControlPort(clients, opener), nursery)
+        yield MemoryServer(registry, ControlPort(clients, opener, bans), nursery)
         nursery.cancel_scope.cancel()
