@@ -110,7 +110,7 @@ def start(environment: pytest.MonkeyPatch) -> Iterator[Start]:
 
 @pytest.fixture
 def local_port() -> Iterator[int]:
-    """A local service that answers every GET."""
+    """A local service that answers every GET, and every POST when it has read its body."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -118,6 +118,10 @@ def local_port() -> Iterator[int]:
             self.send_header("Content-Length", "5")
             self.end_headers()
             self.wfile.write(b"hello")
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
 
         def log_message(self, *_: object) -> None:
             pass

@@ -4,8 +4,10 @@ import contextlib
 import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -51,8 +53,11 @@ class Place:
                 client.kill()
 
     def get(self) -> tuple[int, dict[str, str]]:
+        return self.request("GET", b"")
+
+    def request(self, method: str, body: bytes) -> tuple[int, dict[str, str]]:
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)) as connection:
-            connection.request("GET", "/", headers={"Host": "app.localhost"})
+            connection.request(method, "/", body, headers={"Host": "app.localhost"})
             response = connection.getresponse()
             response.read()
             return response.status, dict(response.getheaders())
@@ -73,14 +78,35 @@ def test_limits_hold_and_change_while_the_server_runs(place: Place) -> None:
         status, fields = answer
         assert (status, fields["Otun-Error"], fields["Retry-After"]) == (429, "too_many_requests", "1")
         place.token("limit", "ci", "requests=1000")
-        while place.get()[0] != 200:
+        while not all(place.get()[0] == 200 for _ in range(30)):  # The old limit lets some in.
             pass
-        for _ in range(30):
-            assert place.get()[0] == 200
         place.token("limit", "ci", "tunnel.requests=1")
         while place.get()[0] == 200:
             pass
         place.token("limit", "ci", "none")
+        while place.get()[0] != 200:
+            pass
+
+
+def test_bytes_take_their_time_and_those_of_other_limits_do_not(place: Place) -> None:
+    secret = place.token("create", "ci", "--limit", "bandwidth=100kB")
+    with place.serving(secret):
+        began = time.monotonic()
+        assert place.request("POST", bytes(300_000))[0] == 200
+        assert time.monotonic() - began > 1.9  # A second's worth is free.
+        place.token("limit", "ci", "bandwidth=1GB")
+        assert place.request("POST", bytes(3_000_000))[0] == 200
+
+
+def test_there_are_only_so_many_visitors(place: Place) -> None:
+    secret = place.token("create", "ci", "--limit", "visitors=1")
+    with place.serving(secret), socket.create_connection(("127.0.0.1", place.port), timeout=PATIENCE) as visitor:
+        visitor.sendall(b"POST / HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 1\r\n\r\n")
+        while (answer := place.get())[0] == 200:  # The one above may not have come first.
+            pass
+        assert (answer[0], answer[1]["Otun-Error"]) == (503, "busy")
+        visitor.sendall(b"!")
+        assert visitor.recv(15) == b"HTTP/1.1 200 OK"
         while place.get()[0] != 200:
             pass
 
