@@ -182,9 +182,10 @@ class Authenticator:
         used, self._used = self._used, {}
         self._noted_at = trio.current_time()
         try:
-            await self._database.write(queries.tokens_used, used)
+            await self._database.note(queries.tokens_used, used)
         except DatabaseError as error:
             logger.warning("when tokens were used last is not written down: %s", error)
+            self._used = used | self._used
 
 
 def _identity_of(record: TokenRecord) -> Identity | None:

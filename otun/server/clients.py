@@ -2,7 +2,7 @@
 
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from itertools import count
 from typing import Final
@@ -152,17 +152,18 @@ class Clients:
             if client.identity.credential == identity.credential:
                 client.end(Error("the token was revoked, has expired or has got a new secret", code="token_revoked"))
 
-    def names_in_use(self) -> list[tuple[Identity, tuple[Key, ...]]]:
-        """Return what is reserved for tunnels that are open, and for whom."""
-        return [(client.identity, tunnel.keys) for client in self for tunnel in client.tunnels.values()]
+    def names_in_use(self) -> list[tuple[Identity, tuple[Key, ...], str]]:
+        """Return what is reserved for tunnels that are open, for whom, and where they come from."""
+        return [(client.identity, tunnel.keys, str(client)) for client in self for tunnel in client.tunnels.values()]
 
     def registrations(self) -> list[Registration]:
         """Return the tunnels that are open."""
         return [tunnel.registration for client in self for tunnel in client.tunnels.values()]
 
-    def count_tunnels(self, identity: Identity) -> int:
-        """Return how many tunnels *identity* has, over all its sessions."""
-        return sum(len(client.tunnels) for client in self._by_identity.get(identity.name, ()))
+    def count_tunnels(self, identity: Identity, *, besides: Collection[Client]) -> int:
+        """Return how many tunnels *identity* has, over all its sessions *besides* those."""
+        mine = self._by_identity.get(identity.name, ())
+        return sum(len(client.tunnels) for client in mine if client not in besides)
 
     def find_resumed(self, identity: Identity, secret: str) -> Client | None:
         """Return the client of *identity* whose resume *secret* that is."""

@@ -94,17 +94,17 @@ class ControlPort:
         somebody else ends it.
         """
         with self._clients.including(client), client.scope:
-            await channel.send(await self._opener.open(client, request))
+            await channel.send(self._opener.open(client, request))
             while True:
                 # A client that does not take its answers is as good as silent.
                 with trio.move_on_at(silence_deadline(trio.current_time())) as silence:
                     message = await _receive(channel)
-                    await channel.send(await self._answer(client, message))
+                    await channel.send(self._answer(client, message))
                 if silence.cancelled_caught:
                     raise refuse(f"no heartbeat for {SILENCE_LIMIT:.0f} seconds", "silent", retryable=True)
         client.check()
 
-    async def _answer(self, client: Client, message: Message) -> Message:
+    def _answer(self, client: Client, message: Message) -> Message:
         """Return the answer to what a registered client says.  Raises `Refused`."""
         if isinstance(message, Heartbeat):
             return HeartbeatAck()
@@ -113,7 +113,7 @@ class ControlPort:
         try:
             if len(client.tunnels) >= MAX_TUNNELS:
                 raise refuse(f"a client has at most {MAX_TUNNELS} tunnels here", "too_many_tunnels")
-            return await self._opener.open(client, message)
+            return self._opener.open(client, message)
         except Refused as refusal:
             client.check()
             logger.warning("client %s: a further tunnel was refused: %s", client, refusal)

@@ -12,6 +12,7 @@ import sqlite3
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeAlias, TypeVar
 
@@ -24,6 +25,9 @@ FILE_NAME: Final = "otun.db"
 
 BUSY_TIMEOUT: Final = 5.0
 """Seconds to wait for another process that writes: each of its writes takes milliseconds."""
+
+NOTE_TIMEOUT: Final = 0.2
+"""Seconds to wait for it with what can be written later: whoever reads, for revoked tokens above all, waits behind."""
 
 DataVersion: TypeAlias = tuple[int, int]
 """What changes when the database does: by another process, by this one."""
@@ -74,18 +78,22 @@ class Database:
         Cancelled after it has begun, it ends after the transaction, and has happened.
         """
 
-        result = await self.note(query, *args, **kwargs)
+        result = await self._transact(partial(query, self._connection, *args, **kwargs), BUSY_TIMEOUT)
         self._own_writes += 1
         return result
 
     async def note(
         self, query: Callable[Concatenate[sqlite3.Connection, _P], _T], *args: _P.args, **kwargs: _P.kwargs
     ) -> _T:
-        """Do as `write` does, but for what nobody keeps up with: the `version` stays."""
+        """Do as `write` does, for what nobody waits for: the `version` stays, and a locked database raises soon."""
+        return await self._transact(partial(query, self._connection, *args, **kwargs), NOTE_TIMEOUT)
 
+    async def _transact(self, change: Callable[[], _T], patience: float) -> _T:
         def work() -> _T:
-            with _reported(self.path), transaction(self._connection):
-                return query(self._connection, *args, **kwargs)
+            with _reported(self.path):
+                self._connection.execute(f"PRAGMA busy_timeout = {round(patience * 1000)}")
+                with transaction(self._connection):
+                    return change()
 
         try:
             result = await trio.to_thread.run_sync(work, limiter=self._thread)
@@ -248,7 +256,7 @@ def _reason(path: Path, code: int, error: sqlite3.Error) -> str:
         case sqlite3.SQLITE_IOERR if _is_disk_full(path):  # SQLite calls it so where it maps files.
             return os.strerror(errno.ENOSPC)
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return f"another process has kept it locked for {BUSY_TIMEOUT:.0f} seconds"
+            return "another process has kept it locked for too long"
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN:
             return f"it, or its folder, cannot be written: {error}"
         case _:

@@ -2,11 +2,13 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain
 from typing import Final, NoReturn
+
+import attrs
 
 from ..access import Identity, NameKind
 from ..addresses import TcpAddress
@@ -33,8 +35,27 @@ TAKEOVER_SILENCE: Final = 15.0
 _TAKEN_OVER: Final = Error("another session of this client has taken its place", code="taken_over")
 
 
+@attrs.frozen(eq=False)
+class _Wish:
+    """A client that asks for a tunnel; if it gets one, it takes the place of the sessions that are *giving_way*."""
+
+    client: Client
+    request: Register
+    giving_way: set[Client] = attrs.field(factory=set, init=False)
+
+    def grant(self) -> None:
+        """End those sessions."""
+        for before in self.giving_way:
+            logger.info("client %s: gives way to %s, the same client", before, self.client)
+            before.end(_TAKEN_OVER)
+        self.giving_way.clear()
+
+
 class TunnelOpener:
-    """Opens tunnels for clients: knows what there is, and asks who may have it."""
+    """Opens tunnels for clients: knows what there is, and asks who may have it.
+
+    It waits for nothing in between, so that what it has found out still holds when the tunnel opens.
+    """
 
     def __init__(
         self,
@@ -64,29 +85,33 @@ class TunnelOpener:
         """Return who asks.  Raises `otun.server.admission.Refused`."""
         return self._authenticator.authenticate(request.token, time.time())
 
-    async def open(self, client: Client, request: Register) -> Registered:
+    def open(self, client: Client, request: Register) -> Registered:
         """Open a tunnel for *client*, which is among the clients, and return the answer.
 
-        Raises `otun.server.admission.Refused`.  Cancelled, nothing is open.
+        Raises `otun.server.admission.Refused`: then no session has given way, unless it had the only port that there
+        was, and somebody else's program has been faster to take that.
         """
+        client.check()
         identity = self.authenticate(request)
         if identity.name != client.identity.name:
             raise refuse("all tunnels of a session belong to the same token", "bad_token")
         client.identity = identity  # What it may can have changed.
         check_id(request)
-        self._resume(client, request)
+        wish = _Wish(client, request)
+        self._look_for_predecessor(wish)
         match request.kind:
             case "http":
-                tunnel = await self._open_http(client, request)
+                tunnel = self._open_http(wish)
             case "tls":
-                tunnel = await self._open_tls(client, request)
+                tunnel = self._open_tls(wish)
             case "tcp":
-                tunnel = await self._open_tcp(client, request)
+                tunnel = self._open_tcp(wish)
             case kind:
                 raise refuse(f"this server has no tunnels of the kind {excerpt(kind)}", "kind_unknown")
         is_first = not client.tunnels
         client.tunnels[request.id] = tunnel
         registration = tunnel.registration
+        self._reservations.take(identity, tunnel.keys, str(client))
         self._traffic.tunnel_opened(client, tunnel.kind, registration)
         logger.info("client %s: opened tunnel %s at %s", client, registration.name, tunnel.url)
         return Registered(
@@ -98,25 +123,18 @@ class TunnelOpener:
             resume=client.new_resume_secret() if is_first and request.resume is not None else "",
         )
 
-    def _resume(self, client: Client, request: Register) -> None:
-        """End the session whose place *client* takes, if it shows that session's secret."""
-        if request.resume:
-            before = self._clients.find_resumed(client.identity, request.resume)
-            if before is not None and before is not client:
-                self._end(before, client)
-
-    def _end(self, before: Client, successor: Client) -> None:
-        logger.info("client %s: gives way to %s, the same client", before, successor)
-        before.end(_TAKEN_OVER)
-
-    async def _reserve(self, client: Client, keys: Iterable[Key]) -> None:
-        await self._reservations.take(client.identity, keys, str(client))
-        client.check()  # It may have been ended meanwhile.
+    def _look_for_predecessor(self, wish: _Wish) -> None:
+        """Have the session give way whose secret the client shows, if it does."""
+        if wish.request.resume:
+            before = self._clients.find_resumed(wish.client.identity, wish.request.resume)
+            if before is not None and before is not wish.client:
+                wish.giving_way.add(before)
 
     # Tunnels with host names
 
-    async def _open_http(self, client: Client, request: Register) -> OpenTunnel:
-        registration, keys, close = await self._open_host(client, request)
+    def _open_http(self, wish: _Wish) -> OpenTunnel:
+        registration, keys, close = self._open_host(wish)
+        client = wish.client
         url = public_url(
             self._settings,
             registration.name,
@@ -128,33 +146,31 @@ class TunnelOpener:
         path = "" if registration.path == EVERY_PATH else registration.path.decode()
         return OpenTunnel(registration, "http", url + path, keys, close)
 
-    async def _open_tls(self, client: Client, request: Register) -> OpenTunnel:
+    def _open_tls(self, wish: _Wish) -> OpenTunnel:
         if self._ports.https is None:
             raise refuse(
                 "this server has no port for TLS tunnels; its operator can give it one with --https", "kind_unknown"
             )
-        registration, keys, close = await self._open_host(client, request)
+        registration, keys, close = self._open_host(wish)
         host = _own_host(registration) or self._registry.host_of(registration.name)
         return OpenTunnel(registration, "tls", f"tls://{TcpAddress(host, self._ports.https)}", keys, close)
 
-    async def _open_host(
-        self, client: Client, request: Register
-    ) -> tuple[Registration, tuple[Key, ...], Callable[[], None]]:
-        identity = client.identity
+    def _open_host(self, wish: _Wish) -> tuple[Registration, tuple[Key, ...], Callable[[], None]]:
+        client = wish.client
         registration = admit_host(
-            request,
+            wish.request,
             client.session,
             _owner(client),
             self._settings,
             self._registry,
-            partial(self._free_name, client, request),
+            partial(self._free_name, wish),
         )
-        authorize_hosts(identity, registration, self._registry.domain)
+        authorize_hosts(client.identity, registration, self._registry.domain)
         keys = self._keys_of(registration)
-        self._reservations.check(identity, keys)  # First: what is somebody else's is so whether they are there or not.
-        self._make_room(client, registration)
-        await self._reserve(client, keys)
-        self._make_room(client, registration)  # Somebody may have come meanwhile.
+        self._reservations.check(client.identity, keys)  # What is somebody else's is so whether they are there or not.
+        self._look_for_rivals(wish, registration)
+        self._authorize_another(wish)
+        wish.grant()
         with ExitStack() as tunnel:
             self._registry.add(registration)
             tunnel.callback(self._registry.remove, registration)
@@ -164,18 +180,19 @@ class TunnelOpener:
                 tunnel.callback(self._certificates.tunnel_closed, hosts)
             return registration, keys, tunnel.pop_all().close
 
-    def _free_name(self, client: Client, request: Register) -> str:
+    def _free_name(self, wish: _Wish) -> str:
         """Return a name for a tunnel whose client has chosen none: the same again, if nobody else has it.
 
-        Its own session that has fallen silent is nobody else.
+        Its own session that gives way, or has fallen silent, is nobody else.
         """
+        client, request = wish.client, wish.request
         kind: NameKind = "tls" if request.kind == "tls" else "http"
         who = f"{_known_as(client)}\n{request.kind}\n{request.local}\n{request.id}"
         name = ""
         for made_up in self._given_names.candidates(who):
             name = fit_name(client.identity, kind, made_up)
             holders = self._registry.routes_of(self._registry.host_of(name)) or ()
-            has_room = all(self._may_take_over(client, holder) for holder in holders)
+            has_room = all(self._may_take_over(wish, holder) for holder in holders)
             if has_room and self._reservations.is_free_for(client.identity, ("name", name)):
                 break
         return name
@@ -186,13 +203,13 @@ class TunnelOpener:
         hosts = (host for host in registration.hosts if host != own and not host.endswith(f".{own}"))
         return ("name", registration.name), *(("host", host) for host in hosts)
 
-    def _make_room(self, client: Client, registration: Registration) -> None:
-        """See that nobody else has its hosts, and that the client may have one tunnel more.  Raises `Refused`."""
+    def _look_for_rivals(self, wish: _Wish, registration: Registration) -> None:
+        """See that nobody else has its hosts.  Raises `Refused`."""
         # Nobody takes a name out of a wildcard of another token's, unless it was there first.
         above = [
             (host, rival)
             for host, rival in self._registry.wildcards_over(registration)
-            if not self._reservations.is_kept_for(client.identity, ("host", host))
+            if not self._reservations.is_kept_for(wish.client.identity, ("host", host))
         ]
         for host, rival in [*self._registry.rivals(registration), *above]:
             what = f"subdomain '{registration.name}'"
@@ -200,18 +217,23 @@ class TunnelOpener:
                 what = f"hostname '{host}'"
             if registration.path != EVERY_PATH:
                 what += f" with the path {registration.path.decode()!r}"
-            self._take_over(client, rival, what, "name_taken")
-        authorize_another(client.identity, self._clients.count_tunnels(client.identity))
+            self._take_over(wish, rival, what, "name_taken")
 
-    def _take_over(self, client: Client, rival: Registration, what: str, code: str) -> None:
-        """End the session that has *what*, if it is the same client's and has fallen silent.  Raises `Refused`."""
-        if not self._may_take_over(client, rival):
-            _refuse_taken(what, code, is_same=self._is_same(client, rival))
-        self._end(self._clients.client_of(rival), client)
+    def _authorize_another(self, wish: _Wish) -> None:
+        identity = wish.client.identity
+        authorize_another(identity, self._clients.count_tunnels(identity, besides=wish.giving_way))
 
-    def _may_take_over(self, client: Client, rival: Registration) -> bool:
-        is_silent = self._clients.client_of(rival).silence >= TAKEOVER_SILENCE
-        return is_silent and self._is_same(client, rival)
+    def _take_over(self, wish: _Wish, rival: Registration, what: str, code: str) -> None:
+        """Have the session give way that has *what*, if it is the client's and has fallen silent.  Raises `Refused`."""
+        if not self._may_take_over(wish, rival):
+            _refuse_taken(what, code, is_same=self._is_same(wish.client, rival))
+        wish.giving_way.add(self._clients.client_of(rival))
+
+    def _may_take_over(self, wish: _Wish, rival: Registration) -> bool:
+        holder = self._clients.client_of(rival)
+        if holder in wish.giving_way:
+            return True
+        return holder.silence >= TAKEOVER_SILENCE and self._is_same(wish.client, rival)
 
     def _is_same(self, client: Client, rival: Registration) -> bool:
         """Whether another session of the same token has it."""
@@ -220,7 +242,8 @@ class TunnelOpener:
 
     # Tunnels with ports
 
-    async def _open_tcp(self, client: Client, request: Register) -> OpenTunnel:
+    def _open_tcp(self, wish: _Wish) -> OpenTunnel:
+        client, request = wish.client, wish.request
         name = chosen_name(request)
         registration = Registration(
             name or "tcp",
@@ -234,27 +257,33 @@ class TunnelOpener:
         wanted = request.remote_port
         ranges = authorize_port(client.identity, wanted, self._tcp_ports.check(wanted))
         keys: tuple[Key, ...] = () if wanted is None else (("port", str(wanted)),)
-        if wanted is not None:
-            self._reservations.check(client.identity, keys)
-            self._free_port(client, wanted)
-            await self._reserve(client, keys)
-            self._free_port(client, wanted)
-        authorize_another(client.identity, self._clients.count_tunnels(client.identity))
+        self._reservations.check(client.identity, keys)
+        if wanted is not None and wanted in self._tcp_ports:
+            self._take_over(wish, self._tcp_ports[wanted].registration, f"port {wanted}", "port_taken")
+        self._authorize_another(wish)
+        ports = [wanted] if wanted is not None else self._ports_for(client.identity, ranges)
+        if self._are_left_by(wish, ports):
+            wish.grant()
         if wanted is not None:
             tunnel = self._tcp_ports.open(registration, wanted)
         else:
-            ports = filter(partial(self._is_free_port, client.identity), chain.from_iterable(ranges))
             tunnel = self._tcp_ports.open_any(registration, ports)
+        wish.grant()
         registration.name = name or f"tcp-{tunnel.port}"
         url = f"tcp://{TcpAddress(self._settings.domain or client.address.reached_host, tunnel.port)}"
         return OpenTunnel(registration, "tcp", url, keys, tunnel.close)
 
-    def _is_free_port(self, identity: Identity, port: int) -> bool:
-        return self._reservations.is_free_for(identity, ("port", str(port)))
+    def _ports_for(self, identity: Identity, ranges: Iterable[range]) -> list[int]:
+        """Return those that nobody else has reserved."""
+        ports = chain.from_iterable(ranges)
+        return [port for port in ports if self._reservations.is_free_for(identity, ("port", str(port)))]
 
-    def _free_port(self, client: Client, port: int) -> None:
-        if port in self._tcp_ports:
-            self._take_over(client, self._tcp_ports[port].registration, f"port {port}", "port_taken")
+    def _are_left_by(self, wish: _Wish, ports: Sequence[int]) -> bool:
+        """Whether none of *ports* is free before the sessions that give way have ended, and one is then."""
+        tunnels = [self._tcp_ports[port] for port in ports if port in self._tcp_ports]
+        if len(tunnels) < len(ports):
+            return False
+        return any(self._clients.client_of(tunnel.registration) in wish.giving_way for tunnel in tunnels)
 
 
 def _owner(client: Client) -> str | None:

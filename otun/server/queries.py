@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 import attrs
 
 from ..errors import ConfigurationError, OtunError
-from .records import Actor, AuditEntry, Ban, Reservation, TokenRecord
+from .records import Actor, AuditEntry, Ban, Claim, Reservation, TokenRecord
 
 _TOKEN: Final = "name, hash, may, max_tunnels, created, expires, revoked, last_used, limits"
 
@@ -141,15 +141,14 @@ def reserve_for_token(connection: sqlite3.Connection, wanted: Reservation, now: 
     return reserve(connection, wanted, now, by=by)
 
 
-def take_reservations(
-    connection: sqlite3.Connection, wanted: Iterable[Reservation], now: float, by: Actor | None
-) -> list[Reservation]:
-    """Make the reservations that a client wants, as `reserve` does; new ones leave a line in the audit *by* it."""
+def take_reservations(connection: sqlite3.Connection, claims: Iterable[Claim], now: float) -> list[Reservation]:
+    """Make the reservations that clients want, as `reserve` does; new ones leave a line in the audit."""
     found = []
-    for one in wanted:
+    for claim in claims:
+        one = claim.wanted
         query = "SELECT 1 FROM reservations WHERE kind = ? AND name = ? AND identity = ?"
         is_known = connection.execute(query, (one.kind, one.name, one.identity)).fetchone() is not None
-        found.append(reserve(connection, one, now, by=None if is_known else by))
+        found.append(reserve(connection, one, now, by=None if is_known else claim.by))
     return found
 
 

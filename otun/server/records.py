@@ -52,6 +52,14 @@ class Reservation:
     until: int | None = None
 
 
+@attrs.frozen(eq=False)
+class Claim:
+    """A reservation that a client, *by* its token, has made or prolonged."""
+
+    wanted: Reservation
+    by: Actor
+
+
 @attrs.frozen
 class Ban:
     """A network whose clients and visitors are turned away; *until* is None when that is for good."""

@@ -6,6 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Final, NoReturn, TypeAlias
 
 import trio
@@ -17,7 +18,7 @@ from . import queries
 from .admission import refuse
 from .database import Database
 from .following import follow
-from .records import Actor, Reservation, ReservationKind
+from .records import Actor, Claim, Reservation, ReservationKind
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -30,13 +31,20 @@ MAX_RESERVATIONS: Final = 100_000
 MAX_OF_ONE: Final = MAX_RESERVATIONS // 4
 """Those of one identity.  Names beyond are used without being reserved."""
 
+MAX_AT_ONCE: Final = 1000
+"""Reservations that are written in one transaction: some 20 ms in the database's thread."""
+
+RETRY_INTERVAL: Final = 5.0
+"""Seconds until what could not be written down is tried again."""
+
 Key: TypeAlias = tuple[ReservationKind, str]
 
 
 class Reservations:
     """Keeps names, host names and ports for those who have taken them, *lifetime* seconds from their last use.
 
-    They are in memory and, if there is one, in the *database*.  A *lifetime* of 0 reserves nothing new.
+    They are in memory: who has what is decided there, at once.  If there is a *database*, they are written down behind
+    that, and what other processes write there counts, too.  A *lifetime* of 0 reserves nothing new.
     """
 
     def __init__(self, database: Database | None, *, lifetime: float, clock: Callable[[], float] = time.time) -> None:
@@ -46,29 +54,65 @@ class Reservations:
         self._clock = clock
         self._known: dict[Key, Reservation] = {}
         self._counts: Counter[str] = Counter()  # By identity.
+        self._unwritten: dict[Key, Claim] = {}  # Those of them that the database does not have, or not so.
+        self._has_unwritten = trio.Event()
+        self._is_failing = False
 
     async def load(self) -> None:
         """Read those of the database.  Raises `DatabaseError`."""
         if self._database is not None:
             found = await self._database.read(queries.reservations, self._clock())
-            self._known = {(one.kind, one.name): one for one in found}
-            self._counts = Counter(one.identity for one in found)
+            unwritten = {key: claim.wanted for key, claim in self._unwritten.items()}
+            self._known = {(one.kind, one.name): one for one in found} | unwritten
+            self._counts = Counter(one.identity for one in self._known.values())
 
-    async def keep_fresh(self, in_use: Callable[[], Iterable[tuple[Identity, Iterable[Key]]]]) -> None:
-        """Keep up with the database, and prolong the reservations that are *in_use*, until cancelled."""
+    async def keep_fresh(self, in_use: Callable[[], Iterable[tuple[Identity, Iterable[Key], str]]]) -> None:
+        """Keep up with the database, and prolong the reservations that are *in_use*, as for `take`, until cancelled."""
         async with trio.open_nursery() as nursery:
             if self._database is not None:
                 nursery.start_soon(follow, self._database, self.load, "reservations")
+                nursery.start_soon(self._keep_written, self._database)
             while True:
                 await trio.sleep(self._prolong_interval)
-                for identity, keys in in_use():
-                    await self._reserve(identity, keys)
+                for identity, keys, origin in in_use():
+                    self._reserve(identity, keys, origin)
                 await self._forget_ended()
+
+    async def _keep_written(self, database: Database) -> None:
+        """Write down what is new as soon as that can be done, until cancelled, and the last of it then."""
+        try:
+            while True:
+                await self._has_unwritten.wait()
+                if not await self._write_down(database):
+                    await trio.sleep(RETRY_INTERVAL)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._write_down(database)
+
+    async def _write_down(self, database: Database) -> bool:
+        """Return whether the database has everything now."""
+        while self._unwritten:
+            claims = dict(islice(self._unwritten.items(), MAX_AT_ONCE))
+            try:
+                found = await database.note(queries.take_reservations, claims.values(), self._clock())
+            except DatabaseError as error:
+                if not self._is_failing:  # It is said once.
+                    logger.error("names are reserved for as long as the server runs, no longer: %s", error)
+                self._is_failing = True
+                return False
+            for one in found:
+                key: Key = (one.kind, one.name)
+                if self._unwritten.get(key) is claims[key]:
+                    del self._unwritten[key]
+                    self._keep(one)
+        self._is_failing = False
+        self._has_unwritten = trio.Event()
+        return True
 
     async def _forget_ended(self) -> None:
         if self._database is not None:
             with contextlib.suppress(DatabaseError):  # The next time will do.
-                await self._database.write(queries.forget_ended_reservations, self._clock())
+                await self._database.note(queries.forget_ended_reservations, self._clock())
 
     def is_kept_for(self, identity: Identity, key: Key) -> bool:
         """Whether *identity* itself has reserved it, or the wildcard next above it."""
@@ -86,39 +130,39 @@ class Reservations:
             if not self.is_free_for(identity, key):
                 _refuse_taken(key)
 
-    async def take(self, identity: Identity, keys: Iterable[Key], origin: str) -> None:
-        """Reserve *keys* for whoever comes from *origin*, unless somebody else has one.
+    def is_kept_from(self, owner: str | None, host: str) -> bool:
+        """Whether somebody else than *owner* has reserved the host name, or the wildcard next above it."""
+        found = self._find(("host", host))
+        return found is not None and found.identity != owner
 
-        Raises `otun.server.admission.Refused`.  Without a disk to write to, they are reserved for as long as the server
-        runs.  Nobody in particular reserves nothing.
+    def take(self, identity: Identity, keys: Iterable[Key], origin: str) -> None:
+        """Reserve *keys*, which are free for *identity*, for who comes from *origin*.
+
+        Without a disk to write to, they are reserved for as long as the server runs.  Nobody in particular reserves
+        nothing.
         """
-        keys = list(keys)
-        self.check(identity, keys)
-        due = self._clock() + self._lifetime - self._prolong_interval
-        wanted = [key for key in keys if (known := self._known.get(key)) is None or _ends_before(known, due)]
-        for found in await self._reserve(identity, wanted, origin):
-            if not _is_owner(identity, found):
-                _refuse_taken((found.kind, found.name))
+        # What was prolonged a moment ago need not be written again.
+        self._reserve(identity, keys, origin, due=self._clock() + self._lifetime - self._prolong_interval)
 
-    async def _reserve(self, identity: Identity, keys: Iterable[Key], origin: str | None = None) -> list[Reservation]:
-        """Make or prolong reservations, and return those that there are then.  New ones have come from *origin*."""
+    def _reserve(self, identity: Identity, keys: Iterable[Key], origin: str, *, due: float = math.inf) -> None:
+        """Make reservations, or prolong those that end before *due*."""
         if identity.is_anonymous or not self._lifetime:
-            return []
-        now = self._clock()
-        until = math.ceil(now + self._lifetime)
-        wanted = [Reservation(*key, identity.name, until) for key in keys if self._has_room(key, identity)]
-        if not wanted:
-            return []
-        actor = None if origin is None else Actor(f"token {identity.name}", origin)
-        found = wanted
-        if self._database is not None:
-            try:
-                found = await self._database.write(queries.take_reservations, wanted, now, actor)
-            except DatabaseError as error:
-                logger.error("names are reserved for as long as the server runs, no longer: %s", error)
-        for one in found:
-            self._keep(one)
-        return found
+            return
+        until = math.ceil(self._clock() + self._lifetime)
+        for key in keys:
+            if self._is_due(key, identity, min(due, until)) and self._has_room(key, identity):
+                wanted = Reservation(*key, identity.name, until)
+                self._keep(wanted)
+                if self._database is not None:
+                    self._unwritten[key] = Claim(wanted, Actor(f"token {identity.name}", origin))
+                    self._has_unwritten.set()
+
+    def _is_due(self, key: Key, identity: Identity, due: float) -> bool:
+        """Whether there is no such reservation, or one of *identity* that ends before *due*."""
+        known = self._known.get(key)
+        if known is None or self._has_ended(known):
+            return True
+        return _is_owner(identity, known) and _ends_before(known, due)  # It may be somebody else's by now.
 
     def _find(self, key: Key) -> Reservation | None:
         """Return the reservation that counts for *key*: its own, or else that of the longest wildcard above it."""
@@ -135,6 +179,7 @@ class Reservations:
         if len(self._known) >= MAX_RESERVATIONS:
             for ended in [known for known, one in self._known.items() if self._has_ended(one)]:
                 self._counts[self._known.pop(ended).identity] -= 1
+                self._unwritten.pop(ended, None)
         if len(self._known) < MAX_RESERVATIONS and self._counts[identity.name] < MAX_OF_ONE:
             return True
         logger.warning("%s %r is not reserved for %s: there are too many reservations", *key, identity.name)

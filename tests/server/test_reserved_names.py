@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -10,15 +11,16 @@ import trio
 
 from otun import RegistrationRefused, open_tunnel
 from otun.access import Identity
+from otun.errors import DatabaseError
 from otun.server import queries
 from otun.server.admission import Refused
 from otun.server.database import Database, open_database
 from otun.server.records import Reservation
-from otun.server.reservations import Reservations
+from otun.server.reservations import MAX_AT_ONCE, Key, Reservations
 
 from .harness import TCP_PORTS, RunningServer
 from .raw_client import raw_client
-from .stored_tokens import SOMEBODY, raw
+from .stored_tokens import SOMEBODY, details, raw
 
 PORT: Final = TCP_PORTS[60]
 
@@ -228,6 +230,7 @@ async def open_for_a_moment(server: RunningServer, token: str) -> None:
 
 
 ANN, BOB = Identity(name="ann"), Identity(name="bob")
+APP: Final[Key] = ("name", "app")
 DAY: Final = 86_400.0
 
 
@@ -237,54 +240,128 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
         yield database
 
 
+def take_for(reservations: Reservations, identity: Identity, key: Key) -> None:
+    reservations.check(identity, [key])
+    reservations.take(identity, [key], "here")
+
+
+@asynccontextmanager
+async def kept_fresh(reservations: Reservations, *in_use: tuple[Identity, list[Key], str]) -> AsyncIterator[None]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reservations.keep_fresh, lambda: in_use)
+        yield
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("is_kept", [False, True], ids=["in memory", "in the database"])
 async def test_a_name_is_kept_for_so_long_after_its_last_use(database: Database, is_kept: bool) -> None:
     now = 1000 * DAY
     reservations = Reservations(database if is_kept else None, lifetime=7 * DAY, clock=lambda: now)
-    key = ("name", "app")
-    await reservations.take(ANN, [key], "here")
-    now += 6.9 * DAY
-    with pytest.raises(Refused):
-        await reservations.take(BOB, [key], "there")
-    await reservations.take(ANN, [key], "here")  # Used once more.
-    now += 6.9 * DAY
-    with pytest.raises(Refused):
-        reservations.check(BOB, [key])
-    now += 0.2 * DAY
-    await reservations.take(BOB, [key], "there")
-    with pytest.raises(Refused):
-        await reservations.take(ANN, [key], "here")
+    async with kept_fresh(reservations):
+        take_for(reservations, ANN, APP)
+        now += 6.9 * DAY
+        with pytest.raises(Refused):
+            take_for(reservations, BOB, APP)
+        take_for(reservations, ANN, APP)  # Used once more.
+        now += 6.9 * DAY
+        with pytest.raises(Refused):
+            reservations.check(BOB, [APP])
+        now += 0.2 * DAY
+        take_for(reservations, BOB, APP)
+        with pytest.raises(Refused):
+            take_for(reservations, ANN, APP)
 
 
 async def test_a_name_is_used_for_as_long_as_its_tunnel_is_open(autojump_clock) -> None:
     reservations = Reservations(None, lifetime=DAY, clock=trio.current_time)
-    key = ("name", "app")
-    await reservations.take(ANN, [key], "here")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(reservations.keep_fresh, lambda: [(ANN, [key])])
+    reservations.take(ANN, [APP], "here")
+    async with kept_fresh(reservations, (ANN, [APP], "here")):
         await trio.sleep(10 * DAY)
-        nursery.cancel_scope.cancel()
     await trio.sleep(0.9 * DAY)
-    assert not reservations.is_free_for(BOB, key)
+    assert not reservations.is_free_for(BOB, APP)
     await trio.sleep(0.1 * DAY)
-    assert reservations.is_free_for(BOB, key)
+    assert reservations.is_free_for(BOB, APP)
 
 
-async def test_of_two_who_take_a_name_at_the_same_time_one_has_it(database: Database) -> None:
+async def test_what_was_taken_last_is_written_down_at_the_end(database: Database) -> None:
     reservations = Reservations(database, lifetime=DAY)
-    winners: list[str] = []
-    codes: list[str] = []
+    async with kept_fresh(reservations):
+        for number in range(3 * MAX_AT_ONCE):
+            reservations.take(ANN, [("port", str(number))], "here")
+    found = await database.read(queries.reservations, 0)
+    assert {one.name for one in found} == {str(number) for number in range(3 * MAX_AT_ONCE)}
 
-    async def take_as(name: str) -> None:
-        try:
-            await reservations.take(Identity(name=name), [("name", "app")], "here")
-            winners.append(name)
-        except Refused as refusal:
-            codes.append(refusal.answer.code)
 
-    async with trio.open_nursery() as nursery:
-        for number in range(20):
-            nursery.start_soon(take_as, f"client {number}")
-    (winner,) = winners
-    assert codes == ["name_taken"] * 19
-    assert [one.identity for one in await database.read(queries.reservations, 0)] == [winner]
+async def test_a_database_that_somebody_keeps_locked_keeps_nobody_waiting(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reservations = Reservations(database, lifetime=DAY)
+    async with kept_fresh(reservations):
+        with raw(tmp_path) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for number in range(20):
+                take_for(reservations, ANN, ("name", f"app-{number}"))
+            assert not reservations.is_free_for(BOB, ("name", "app-19"))
+            while not caplog.records:
+                await database.version()
+        assert "another process has kept it locked" in caplog.records[0].message
+    assert len(await database.read(queries.reservations, 0)) == 20
+    assert len(await details(database)) == 20
+
+
+async def test_what_a_full_disk_has_no_room_for_is_written_down_when_it_has(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("otun.server.reservations.RETRY_INTERVAL", 0)
+    reservations = Reservations(database, lifetime=DAY)
+    async with kept_fresh(reservations):
+
+        def fail(*_: object) -> None:
+            raise DatabaseError(str(tmp_path), "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(queries, "take_reservations", fail)
+            take_for(reservations, ANN, APP)
+            async with open_database(tmp_path) as other:  # Another process's changes do not make it forgotten.
+                await other.write(queries.reserve, Reservation("name", "kept", "cay"), 0, by=SOMEBODY)
+            while reservations.is_free_for(BOB, ("name", "kept")):
+                await trio.lowlevel.checkpoint()
+            assert not reservations.is_free_for(BOB, APP)
+        while len(await database.read(queries.reservations, 0)) < 2:
+            pass
+    assert ("name.reserve", "here") in [(one.what, one.origin) for one in await database.read(queries.audit, 9)]
+
+
+async def test_what_the_operator_has_given_away_stays_so_although_its_tunnel_is_open(
+    database: Database, tmp_path: Path
+) -> None:
+    reservations = Reservations(database, lifetime=DAY)
+    reservations.take(ANN, [APP], "here")
+    async with open_database(tmp_path) as other:
+        await other.write(queries.reserve, Reservation(*APP, "bob"), 0, by=SOMEBODY)
+    async with kept_fresh(reservations):  # It is written down too late.
+        while not reservations.is_free_for(BOB, APP):
+            await trio.lowlevel.checkpoint()
+        reservations.take(ANN, [APP], "here")
+        assert reservations.is_free_for(BOB, APP)
+    assert await database.read(queries.reservations, 0) == [Reservation(*APP, "bob")]
+
+
+async def test_what_is_kept_for_good_is_not_shortened_by_its_use(database: Database) -> None:
+    await database.write(queries.reserve, Reservation(*APP, "ann"), 0, by=SOMEBODY)
+    reservations = Reservations(database, lifetime=DAY)
+    await reservations.load()
+    take_for(reservations, ANN, APP)
+    async with kept_fresh(reservations, (ANN, [APP], "here")):
+        await database.version()
+    assert await database.read(queries.reservations, 0) == [Reservation(*APP, "ann")]
+
+
+async def test_a_wildcard_counts_before_it_is_written_down(database: Database) -> None:
+    reservations = Reservations(database, lifetime=DAY)
+    take_for(reservations, ANN, ("host", "*.example.org"))
+    for name in ("*.example.org", "a.example.org", "*.a.example.org"):
+        with pytest.raises(Refused):
+            reservations.check(BOB, [("host", name)])
+    take_for(reservations, BOB, ("host", "*.org"))
+    assert not reservations.is_free_for(BOB, ("host", "a.example.org"))

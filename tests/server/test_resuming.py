@@ -1,8 +1,10 @@
 """A session's secret, and whoever shows it."""
 
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -10,10 +12,13 @@ import trio
 import trio.testing
 
 from otun import SessionClosed, open_tunnel
+from otun.server import queries
+from otun.server.database import open_database
 
 from .conversation import Tenant, conversation, tenant
 from .harness import TCP_PORTS, RunningServer
 from .raw_client import RawClient, raw_client
+from .stored_tokens import SOMEBODY, stored
 from .visitors import fetch
 
 PORT: Final = TCP_PORTS[80]
@@ -143,6 +148,69 @@ async def test_a_session_does_not_take_its_own_place(start: Start) -> None:
         answer = await client.register("app-2", token="ann", id="1", resume=secret)
         assert answer["type"] == "registered"
         await see_alive(client)
+
+
+REFUSED: Final = [
+    ("their", {}),
+    ("-no-name-", {}),
+    ("app", {"kind": "udp"}),
+    ("app", {"kind": "tls"}),
+    ("app", {"path": "no path"}),
+    ("app", {"hostnames": ["a.example.net"]}),
+    ("app", {"hostnames": ["shop.example.org"]}),
+    ("app", {"allow_ip": ["nowhere"]}),
+    ("app", {"id": "x" * 65}),
+    (None, {"kind": "tcp", "remote_port": 1}),
+    (None, {"kind": "tcp", "remote_port": PORT + 1}),
+    (None, {"kind": "tcp", "remote_port": PORT + 2}),
+]
+
+
+@pytest.mark.parametrize(("name", "fields"), REFUSED, ids=str)
+async def test_a_session_ends_only_when_the_one_that_shows_its_secret_has_a_tunnel(
+    start: Start, name: str | None, fields: dict[str, object]
+) -> None:
+    server = await start(allow_hostnames=("*.example.org",))
+    async with raw_client(server.control) as ann, raw_client(server.control) as bob, raw_client(server.control) as new:
+        with socket.create_server(("127.0.0.1", PORT + 2)):
+            await bob.register("their", token="bob", hostnames=["shop.example.org"])
+            await bob.register(None, token="bob", id="1", kind="tcp", remote_port=PORT + 1)
+            secret = (await ann.register("app", token="ann", resume=""))["resume"]
+            assert (await new.register(name, token="ann", resume=secret, **fields))["type"] == "error"
+            await see_alive(ann)
+            async with raw_client(server.control) as again:
+                assert (await again.register("app", token="ann", resume=secret))["type"] == "registered"
+                await see_taken_over(ann)
+
+
+async def test_a_session_that_gives_way_makes_room_under_its_tokens_limit(start: Start, tmp_path: Path) -> None:
+    async with open_database(tmp_path) as database:
+        await database.write(queries.create_token, stored("one", max_tunnels=1), SOMEBODY)
+    server = await start(state=tmp_path)
+    async with raw_client(server.control) as old, raw_client(server.control) as new:
+        secret = (await old.register("app", token="one-secret", resume=""))["resume"]
+        async with raw_client(server.control) as other:
+            assert (await other.register("app-2", token="one-secret"))["code"] == "too_many_tunnels"
+        await see_alive(old)
+        assert (await new.register("app-2", token="one-secret", resume=secret))["type"] == "registered"
+        await see_taken_over(old)
+
+
+async def test_the_last_port_passes_from_a_session_to_the_one_that_takes_its_place(start: Start) -> None:
+    server = await start(tcp_ports=(range(PORT, PORT + 1),))
+    async with raw_client(server.control) as old, raw_client(server.control) as new:
+        secret = (await old.register(token="ann", kind="tcp", resume=""))["resume"]
+        assert (await new.register(token="ann", kind="tcp", resume=secret))["type"] == "registered"
+        await see_taken_over(old)
+
+
+async def test_a_session_without_a_port_stays_when_there_is_none_for_the_next(start: Start) -> None:
+    server = await start(tcp_ports=(range(PORT, PORT + 1),))
+    async with raw_client(server.control) as bob, raw_client(server.control) as old, raw_client(server.control) as new:
+        await bob.register(token="bob", kind="tcp")
+        secret = (await old.register("app", token="ann", resume=""))["resume"]
+        assert (await new.register(token="ann", kind="tcp", resume=secret))["code"] == "no_port_free"
+        await see_alive(old)
 
 
 async def test_of_twenty_with_the_same_secret_one_has_the_name_in_the_end(start: Start) -> None:
