@@ -386,7 +386,7 @@ async def test_a_full_disk_keeps_clients_in(
 
     watch = await watch_database(database, nursery, "ci")
     with monkeypatch.context() as patch:
-        patch.setattr(database, "write", fail)
+        patch.setattr(database, "note", fail)
         watch.let_in("ci-secret")
         await watch.has_looked()
     assert "used last is not written down: database otun.db: No space left on device" in caplog.text
