@@ -14,12 +14,13 @@ _DRAFT: Final = ".unfinished-"
 def read_or_make(path: Path, make: Callable[[], bytes]) -> bytes:
     """Return what the file at *path* holds; when there is none, it is written, with what *make* returns.
 
-    Of several programs that do so at once, all get the same.  Raises `OSError`.
+    Of several programs that do so at once, all get the same; what is returned survives a crash.  Raises `OSError`.
     """
     with contextlib.suppress(FileNotFoundError):
         return path.read_bytes()
     with _draft(path.parent, make()) as draft, contextlib.suppress(FileExistsError):
         os.link(draft, path)
+    _sync(path.parent)
     return path.read_bytes()
 
 
@@ -27,11 +28,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Replace *path* by a file of *data* with mode 0600; a crash leaves the old or the new one.  Raises `OSError`."""
     with _draft(path.parent, data) as draft:
         draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)  # The new name is on the disk, too.
-    finally:
-        os.close(folder)
+    _sync(path.parent)
 
 
 def make_private_folder(folder: Path) -> None:
@@ -42,6 +39,15 @@ def make_private_folder(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for path in folder.glob(f"{_DRAFT}*"):
         path.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    """See that the names of the files in it are on the disk, too."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@
 4    no connection: the server was not reached, or the session with it has ended
 5    not trusted: the server's certificate is not the right one
 6    the token is refused: it is missing, wrong, expired or revoked
-7    taken: the name, host name or port is somebody else's; later it may be free
+7    taken: the name, host name or port is in use, which may end, or reserved for somebody else
 130  interrupted by Ctrl-C (SIGINT)
 
 A server that has ended a tunnel, and says that the same client may come back, counts as one that was lost.
@@ -53,7 +53,7 @@ Exit codes:
   4    server not reached, or the connection to it lost
   5    server not trusted: its certificate is not the right one
   6    the token is refused: missing, wrong, expired or revoked
-  7    the name or port is taken; later it may be free
+  7    the name or port is in use, or reserved for somebody else
   130  interrupted by Ctrl-C
 """
 

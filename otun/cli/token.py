@@ -18,6 +18,7 @@ from ..access.tokens import SECRET_SIZE
 from ..errors import ConfigurationError, OtunError
 from ..server import queries
 from ..server.database import Database, NoDatabase, open_database
+from ..server.first_token import forget_first_token
 from ..server.records import TokenRecord
 from .escaping import escape_text
 from .exit_codes import EPILOG
@@ -32,6 +33,9 @@ _T = TypeVar("_T")
 
 _MAX_CELL: Final = 40
 """Characters of what a token may, and of its limits, in the table; `show` has all of them."""
+
+_MAX_NAMES: Final = 5
+"""Names that are listed when their token is revoked; `otun name list` has all of them."""
 
 token: typer.Typer = typer.Typer(
     name="token", no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG, help="Say who may use the server."
@@ -191,6 +195,7 @@ async def _rotate(folder: Path, name: str) -> None:
     secret = token_of(secrets.token_bytes(SECRET_SIZE))
     async with open_database(folder, is_created=False) as database:
         await database.write(queries.rotate_token, name, hash_token(secret), actor(), time.time())
+        await forget_first_token(database, folder)
         await _hand_over(secret, database, name)
     complain(f"this is the token {name!r} now, and not shown again; the one before is invalid")
 
@@ -203,8 +208,13 @@ async def _limit(folder: Path, name: str, limits: str | None) -> None:
 async def _revoke(folder: Path, name: str) -> None:
     async with open_database(folder, is_created=False) as database:
         before = await database.write(queries.revoke_token, name, actor(), time.time())
+        await forget_first_token(database, folder)
+        kept = [one.name for one in await database.read(queries.reservations, time.time()) if one.identity == name]
     if before.revoked is not None:
         complain(f"the token {name!r} was revoked before, at {show_time(before.revoked)} UTC")
+    if kept:  # Nobody should come to its visitors just because it is gone.
+        shown = ", ".join(kept[:_MAX_NAMES]) + (f" and {len(kept) - _MAX_NAMES} more" if len(kept) > _MAX_NAMES else "")
+        complain(f"still reserved for {name!r}: {shown}; 'otun name release {kept[0]}' lets others have it")
 
 
 async def _list(folder: Path, *, as_json: bool) -> None:

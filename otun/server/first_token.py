@@ -43,6 +43,19 @@ async def ensure_token(database: Database, folder: Path) -> None:
         await database.write(queries.create_token, token, Actor("server", f"process {os.getpid()}"))
 
 
+async def forget_first_token(database: Database, folder: Path) -> None:
+    """Remove the file if what it holds is good for nothing: a new database would make it good again.
+
+    Raises `DatabaseError`.
+    """
+    text = read_first_token(folder)
+    if text is not None:
+        good = {token.hash for token in await database.read(queries.tokens) if token.revoked is None}
+        if hash_token(text) not in good:
+            with contextlib.suppress(OSError):
+                (folder / FILE_NAME).unlink()
+
+
 def read_first_token(folder: Path) -> str | None:
     """Return the token that `ensure_token` has made there, if the file is still there and can be read."""
     try:

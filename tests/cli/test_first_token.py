@@ -138,6 +138,24 @@ def test_when_it_is_revoked_nobody_is_let_in_and_none_is_made(
     assert token_names(state) == ["first"]
 
 
+@pytest.mark.parametrize("command", ["revoke", "rotate"])
+def test_a_new_database_does_not_make_it_good_again(
+    start: "Start", state: Path, environment: pytest.MonkeyPatch, command: str
+) -> None:
+    server = run_server(start, control=EVERYWHERE)
+    path = server.read_token_file()
+    token = path.read_text().strip()
+    assert start("token", "create", "ann").wait().code == 0
+    assert start("token", "revoke", "ann").wait().code == 0
+    assert path.exists()
+    assert start("token", command, "first").wait().code == 0
+    server.stop()
+    (state / "otun.db").unlink()
+    server = run_server(start, control=EVERYWHERE)
+    assert server.read_token_file().read_text().strip() != token
+    refused(start, server, token, environment)
+
+
 def test_a_new_secret_for_it_is_not_the_one_that_is_offered(start: "Start", state: Path) -> None:
     server = run_server(start, control=EVERYWHERE)
     server.read_token_file()

@@ -184,6 +184,30 @@ def test_a_revoked_token_stays_revoked(otun: Callable[..., tuple[str, str]]) -> 
     assert shown(otun, "ci") == first
 
 
+def test_a_revoked_tokens_names_stay_reserved_and_it_says_so(
+    otun: Callable[..., tuple[str, str]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    otun("create", "ci")
+    otun("create", "bob")
+    for name, token in [("app", "ci"), ("shop.example.org", "ci"), ("2222", "ci"), ("other", "bob")]:
+        assert main(["name", "reserve", name, "--for", token]) == 0
+    capfd.readouterr()
+    assert otun("revoke", "ci") == (
+        "",
+        "otun: still reserved for 'ci': shop.example.org, app, 2222; "
+        "'otun name release shop.example.org' lets others have it\n",
+    )
+    for name in ("shop.example.org", "2222"):
+        assert main(["name", "release", name]) == 0
+    for number in range(10, 15):
+        assert main(["name", "reserve", f"app-{number}", "--for", "bob"]) == 0
+    capfd.readouterr()
+    assert otun("revoke", "ci")[1].endswith(
+        "\notun: still reserved for 'ci': app; 'otun name release app' lets others have it\n"
+    )
+    assert ": app-10, app-11, app-12, app-13, app-14 and 1 more; 'otun name" in otun("revoke", "bob")[1]
+
+
 def test_each_change_is_in_the_audit(otun: Callable[..., tuple[str, str]], state: Path) -> None:
     secrets = [otun("create", "ci", "--may", "http:app")[0], otun("rotate", "ci")[0]]
     otun("limit", "ci", "daily=5000MB,requests=9")
