@@ -12,7 +12,7 @@ from .excerpt import excerpt
 RANDOM_NAME_LENGTH: Final = 8
 """Characters of a name that the server chooses: 36**8 names, too many to stumble upon another's."""
 
-_MAX_HOSTNAME_LENGTH: Final = 253
+MAX_HOSTNAME_LENGTH: Final = 253
 """Characters of a host name (RFC 1035, section 2.3.4, less the length octets)."""
 
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -48,7 +48,7 @@ def normalize_hostname(text: str) -> str:
             name = idna.encode(name, uts46=True).decode()
         except (idna.IDNAError, UnicodeError):
             name = ""
-    if not 0 < len(name) <= _MAX_HOSTNAME_LENGTH or not all(map(_LABEL.fullmatch, name.split("."))):
+    if not 0 < len(name) <= MAX_HOSTNAME_LENGTH or not all(map(_LABEL.fullmatch, name.split("."))):
         raise InvalidName(f"{excerpt(text)} is no host name; write one such as shop.example.org or *.app.example.org")
     return f"{wildcard}{name.lower()}"
 

@@ -1,11 +1,12 @@
 """Which tunnels are open, and which one a visitor's request means."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
 from ..access.rules import VisitorRules
+from ..control.names import MAX_HOSTNAME_LENGTH
 from ..http.forwarding import NO_EDITS, FieldEdits
 from ..http.pages import Page
 from ..mux import Session
@@ -104,10 +105,19 @@ class Registration:
         return self.session is other.session or (self.owner is not None and self.owner == other.owner)
 
 
-class Registry:
-    """The HTTP tunnels that are open on a server."""
+def _is_nobodys(owner: str | None, host: str) -> bool:
+    return False
 
-    def __init__(self, domain: str | None) -> None:
+
+class Registry:
+    """The HTTP tunnels that are open on a server.
+
+    *is_kept_from* tells whether a host name is reserved for another owner than this one, who may be None: a wildcard
+    does not lead there then.
+    """
+
+    def __init__(self, domain: str | None, *, is_kept_from: Callable[[str | None, str], bool] = _is_nobodys) -> None:
+        self._is_kept_from = is_kept_from
         self.domain: str = domain or "localhost"
         self._suffix = f".{self.domain}"
         self._has_domain = domain is not None
@@ -197,10 +207,14 @@ class Registry:
     def routes_of(self, host: str) -> list[Registration] | None:
         """Return the tunnels on *host*, those with the longest path first; None if nothing has its name."""
         routes = self._routes.get(host)
-        return self._routes_of_wildcard(host) if routes is None and self._has_wildcards else routes
+        if routes is None and self._has_wildcards:
+            routes = self._routes_of_wildcard(host)
+            if routes and self._is_kept_from(routes[0].owner, host):
+                return None
+        return routes
 
     def _routes_of_wildcard(self, host: str) -> list[Registration] | None:
-        if host == self.domain:
+        if host == self.domain or len(host) > MAX_HOSTNAME_LENGTH:  # Thousands of labels would take long.
             return None
         _, dot, rest = host.partition(".")
         while dot and rest != self.domain:  # A wildcard from outside does not reach into it.

@@ -90,7 +90,7 @@ async def serve(
             authenticator.is_open,
             _first_token(settings, authenticator),
         )
-        clients, registry = Clients(), Registry(settings.domain)
+        clients, registry = Clients(), Registry(settings.domain, is_kept_from=reservations.is_kept_from)
         ports = PublicPorts(http=_port_of(public), https=_port_of(https), has_certificate=encryption.will_cover)
         board = await stack.enter_async_context(open_switchboard())
         traffic = Traffic(board, database, settings.tunnel_quota)

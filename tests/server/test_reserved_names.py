@@ -18,9 +18,11 @@ from otun.server.database import Database, open_database
 from otun.server.records import Reservation
 from otun.server.reservations import MAX_AT_ONCE, Key, Reservations
 
+from .conversation import tenant
 from .harness import TCP_PORTS, RunningServer
 from .raw_client import raw_client
 from .stored_tokens import SOMEBODY, details, raw
+from .visitors import fetch
 
 PORT: Final = TCP_PORTS[60]
 
@@ -131,6 +133,26 @@ async def test_a_wildcard_above_does_not_keep_whoever_was_first_from_coming_back
         await see_reserved(server, "bob", "z", hostnames=[host])
         answer = await ask(server, "ann", "x", hostnames=[f"new.{host.removeprefix('*.')}"])
         assert (answer["type"] == "registered") == host.startswith("*."), answer
+
+
+async def test_a_wildcard_does_not_lead_to_names_that_are_kept_for_somebody_else(start: Start) -> None:
+    server = await start()
+    await take(server, "ann", "x", hostnames=["shop.example.org", "*.ann.example.org"])
+    async with tenant(server.control, "y", token="bob", hostnames=["*.example.org", "*.y.tunnel.test"]):
+        hosts = ["shop.example.org", "Shop.example.org.", "a.ann.example.org"]
+        assert [(await fetch(server.public, host=host)).status for host in hosts] == [404] * 3
+        hosts = ["a.example.org", "a.shop.example.org", "ann.example.org", "a.y.tunnel.test"]
+        assert [(await fetch(server.public, host=host)).status for host in hosts] == [200] * 4
+        async with tenant(server.control, "x", token="ann", hostnames=["shop.example.org"]):
+            assert (await fetch(server.public, host="shop.example.org")).text.startswith("x ")
+
+
+async def test_no_host_is_longer_than_names_can_be(start: Start) -> None:
+    server = await start()
+    async with tenant(server.control, "y", token="bob", hostnames=["*.example.org"]):
+        host = "a." * 120 + "example.org"
+        assert (len(host), (await fetch(server.public, host=host)).status) == (251, 200)
+        assert (await fetch(server.public, host="a." * 15_000 + "example.org")).status == 404
 
 
 async def test_nothing_is_reserved_by_a_tunnel_that_is_refused(start: Start) -> None:
