@@ -19,7 +19,7 @@ from typing import Concatenate, Final, ParamSpec, TypeAlias, TypeVar
 import trio
 
 from ..errors import ConfigurationError, DatabaseError
-from .schema import NotOurs, is_complete, migrate, transaction
+from .schema import NotOurs, is_as_made, is_complete, migrate, transaction
 
 FILE_NAME: Final = "otun.db"
 
@@ -64,7 +64,7 @@ class Database:
         """
 
         def work() -> _T:
-            with _reported(self.path), _snapshot(self._connection):
+            with self._reported(), _snapshot(self._connection):
                 return query(self._connection, *args, **kwargs)
 
         return await trio.to_thread.run_sync(work, limiter=self._thread)
@@ -90,7 +90,7 @@ class Database:
 
     async def _transact(self, change: Callable[[], _T], patience: float) -> _T:
         def work() -> _T:
-            with _reported(self.path):
+            with self._reported():
                 self._connection.execute(f"PRAGMA busy_timeout = {round(patience * 1000)}")
                 with transaction(self._connection):
                     return change()
@@ -110,13 +110,24 @@ class Database:
         """
 
         def work() -> int:
-            with _reported(self.path):
+            with self._reported():
                 (version,) = self._connection.execute("PRAGMA data_version").fetchone()
             assert isinstance(version, int)
             return version
 
         own_writes = self._own_writes
         return await trio.to_thread.run_sync(work, limiter=self._thread), own_writes
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        with _reported(self.path):
+            try:
+                yield
+            except (sqlite3.OperationalError, sqlite3.IntegrityError) as error:
+                if is_as_made(self._connection):
+                    raise
+                reason = f"its tables are not this otun's any more ({error}); has a newer one been installed?"
+                raise DatabaseError(str(self.path), reason) from error
 
     async def aclose(self) -> None:
         """Close it.  Cancellation does not hinder that."""

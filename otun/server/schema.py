@@ -114,6 +114,14 @@ def is_complete(connection: sqlite3.Connection) -> bool:
         return _parts(whole) <= _parts(connection)
 
 
+def is_as_made(connection: sqlite3.Connection) -> bool:
+    """Whether it is of this otun's version, with all its tables: another process may have changed that."""
+    try:
+        return _version(connection) == len(MIGRATIONS) and is_complete(connection)
+    except NotOurs:
+        return False
+
+
 def _parts(connection: sqlite3.Connection) -> set[tuple[str, str]]:
     return set(connection.execute("SELECT type, name FROM sqlite_master"))
 

@@ -172,6 +172,25 @@ async def test_damage_that_shows_later_is_a_database_error(tmp_path: Path) -> No
             await database.read(lambda connection: connection.execute("SELECT CAST(x'ff' AS TEXT)").fetchone())
 
 
+NEWER = ("ALTER TABLE tokens RENAME COLUMN hash TO digest", "PRAGMA user_version = 99")
+
+
+@pytest.mark.parametrize("statements", [NEWER, ("DROP TABLE tokens",)], ids=["a newer otun", "by hand"])
+async def test_tables_that_are_changed_under_a_running_server_are_a_database_error(
+    database: Database, tmp_path: Path, statements: tuple[str, ...]
+) -> None:
+    await database.write(queries.create_token, stored("ci"), SOMEBODY)
+    with raw(tmp_path) as other:
+        for statement in statements:
+            other.execute(statement)
+    complaint = r"its tables are not this otun's any more \(no such (column|table): .*has a newer one been installed\?$"
+    with pytest.raises(DatabaseError, match=complaint):
+        await database.read(queries.tokens)
+    with pytest.raises(DatabaseError, match=complaint):
+        await database.note(queries.tokens_used, {bytes(32): 1.0})
+    assert await database.read(queries.bans, 0) == []
+
+
 @pytest.mark.parametrize(
     ("statement", "complaint"),
     [
