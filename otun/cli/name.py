@@ -31,7 +31,12 @@ name: typer.Typer = typer.Typer(
 )
 
 NameArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="A tunnel's name, a host name such as shop.example.org, or a TCP port.")
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="A tunnel's name, a host name such as shop.example.org, or a TCP port; name:2026 and host:intranet say "
+        "which of them is meant.",
+    ),
 ]
 TokenOption = Annotated[str, typer.Option("--for", metavar="TOKEN", help="The name of the token that is to have it.")]
 
@@ -83,20 +88,40 @@ def list_names(
     run_until_signal(partial(_list, state_folder(layers), as_json=as_json))
 
 
+def write_key(kind: ReservationKind, name: str) -> str:
+    """Return what stands for a reservation in the commands."""
+    return name if _kind_of(name) == kind else f"{kind}:{name}"
+
+
+def _kind_of(text: str) -> ReservationKind:
+    """Return what *text* is taken for when nothing else is said."""
+    if text.isascii() and text.isdigit():
+        return "port"
+    return "host" if "." in text else "name"
+
+
 def _parse_key(text: str, layers: Layers) -> Key:
     """Read what is to be reserved.  Raises `ConfigurationError` and `InvalidName`."""
-    if text.isascii() and text.isdigit():
-        return "port", str(parse_port(text))
-    if "." not in text:
-        return "name", normalize_name(text)
-    host = normalize_hostname(text)
+    said, _, rest = text.partition(":")
+    kind = next((kind for kind in _KINDS if kind == said), None)
+    kind, text = (_kind_of(text), text) if kind is None else (kind, rest)
+    match kind:
+        case "port":
+            return kind, str(parse_port(text))
+        case "name":
+            return kind, normalize_name(text)
+        case "host":
+            return kind, _check_host(normalize_hostname(text), layers)
+
+
+def _check_host(host: str, layers: Layers) -> str:
     domain = layers.read("domain", lambda domain: ServerSettings(domain=domain).domain)
     if domain is not None and host.endswith(f".{domain}"):
         own = host.removesuffix(f".{domain}").rpartition(".")[2]
         raise ConfigurationError(
             f"{host!r} is under the server's domain, and comes with the name {own!r}: reserve that"
         )
-    return "host", host
+    return host
 
 
 async def _reserve(folder: Path, wanted: Reservation) -> None:
@@ -106,7 +131,8 @@ async def _reserve(folder: Path, wanted: Reservation) -> None:
     if found != wanted:
         until = "for good" if found.until is None else f"until {show_time(found.until)} UTC"
         raise OtunError(
-            f"{shown} is reserved for {found.identity!r} {until}; 'otun name release {found.name}' gives it up"
+            f"{shown} is reserved for {found.identity!r} {until}; "
+            f"'otun name release {write_key(found.kind, found.name)}' gives it up"
         )
     complain(f"{shown} is reserved for {wanted.identity!r} for good")
 

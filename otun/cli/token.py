@@ -23,6 +23,7 @@ from ..server.records import TokenRecord
 from .escaping import escape_text
 from .exit_codes import EPILOG
 from .layers import parse_count
+from .name import write_key
 from .operators import JsonOption, StateOption, actor, read_flag, state_folder, write_table
 from .options import CommonFlags, ConfigOption, LogLevelOption, VerboseOption, VersionOption, prepare
 from .output import complain, open_stdout
@@ -209,9 +210,10 @@ async def _revoke(folder: Path, name: str) -> None:
     async with open_database(folder, is_created=False) as database:
         before = await database.write(queries.revoke_token, name, actor(), time.time())
         await forget_first_token(database, folder)
-        kept = [one.name for one in await database.read(queries.reservations, time.time()) if one.identity == name]
+        reservations = await database.read(queries.reservations, time.time())
     if before.revoked is not None:
         complain(f"the token {name!r} was revoked before, at {show_time(before.revoked)} UTC")
+    kept = [write_key(one.kind, one.name) for one in reservations if one.identity == name]
     if kept:  # Nobody should come to its visitors just because it is gone.
         shown = ", ".join(kept[:_MAX_NAMES]) + (f" and {len(kept) - _MAX_NAMES} more" if len(kept) > _MAX_NAMES else "")
         complain(f"still reserved for {name!r}: {shown}; 'otun name release {kept[0]}' lets others have it")

@@ -180,17 +180,25 @@ def test_names(run: "Run", connect: "Program", environment: pytest.MonkeyPatch) 
         ("Shop", "name 'shop'"),
         ("shop.example.org", "host name 'shop.example.org'"),
         ("022", "port 22"),
+        ("name:22", "name '22'"),
+        ("host:intranet", "host name 'intranet'"),
+        ("port:23", "port 23"),
     ):
         assert says(run("name", "reserve", name, "--for", "Bob")) == f"the {kind} is reserved for 'bob' for good"
     taken = says(run("name", "reserve", "app", "--for", "bob"), 1)
     assert re.fullmatch(r"the name 'app' is reserved for 'ci' until .* UTC; 'otun name release app' gives it up", taken)
     assert [line.split()[:3] for line in shows(run("name", "list")).splitlines()] == [
         ["NAME", "KIND", "TOKEN"],
+        ["intranet", "host", "name"],
         ["shop.example.org", "host", "name"],
+        ["22", "name", "bob"],
         ["app", "name", "ci"],
         ["shop", "name", "bob"],
         ["22", "port", "bob"],
+        ["23", "port", "bob"],
     ]
+    for name in ("name:22", "host:intranet"):
+        assert f"'otun name release {name}' gives it up" in says(run("name", "reserve", name, "--for", "ci"), 1)
     found = {(one["kind"], one["name"]): one for one in json.loads(shows(run("name", "list", "--json")))}
     assert found["name", "shop"] == {"kind": "name", "name": "shop", "identity": "bob", "until": None}
     assert found["name", "app"]["until"].endswith("Z")
@@ -266,6 +274,9 @@ MISTAKES: list[tuple[list[str], str, int]] = [
     (["name", "reserve", EMOJI, "--for", "ci"], r"'\U0001f600' is no name for a tunnel", 2),
     (["name", "reserve", "a..b", "--for", "ci"], "'a..b' is no host name", 2),
     (["name", "reserve", "99999", "--for", "ci"], "'99999' is no port; a port is a number from 1 to 65535", 2),
+    (["name", "reserve", "port:app", "--for", "ci"], "'app' is no port", 2),
+    (["name", "reserve", "name:", "--for", "ci"], "'' is no name for a tunnel", 2),
+    (["name", "reserve", "tcp:22", "--for", "ci"], "'tcp:22' is no name for a tunnel", 2),
     (["name", "reserve", "9" * 10_000, "--for", "ci"], "'9999", 2),
     (["name", "reserve", "app", "--for", "c i"], "'c i' is no name for a token", 2),
     (["name", "release", "app"], "state folder {} is no server's yet", 2),
