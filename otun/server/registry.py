@@ -175,15 +175,14 @@ class Registry:
         self._tunnels.remove(registration)
         self._look_for_guarded_kin(registration)
 
+    def beside(self, registration: Registration) -> set[Registration]:
+        """Return the tunnels on all the hosts of *registration*, itself among them if it is open."""
+        return {route for host in self.hosts_of(registration) for route in self._routes.get(host, ())}
+
     def _look_for_guarded_kin(self, registration: Registration) -> None:
         """Have those on the hosts of *registration* know whether one beside them has rules."""
-        beside = {route for host in self.hosts_of(registration) for route in self._routes.get(host, ())}
-        for route in beside:
-            route.has_guarded_kin = any(
-                other.rules is not None and other is not route
-                for host in self.hosts_of(route)
-                for other in self._routes[host]
-            )
+        for route in self.beside(registration):
+            route.has_guarded_kin = any(other.rules is not None and other is not route for other in self.beside(route))
 
     def find(self, host: str, path: bytes = EVERY_PATH) -> Registration | None:
         """Return the tunnel that *host*, in lower case and without a port, and *path* mean.

@@ -202,7 +202,7 @@ class VisitorAccess:
         return is_same and known.proof is not None and known.proof.holds(self._board.now)
 
     def _is_ambiguous(self, registration: Registration, head: RequestHead) -> bool:
-        routes = self._registry.routes_of(head.host) or [registration]
+        routes = list(self._registry.beside(registration))  # They may share their service, whichever host leads there.
         owners = owners_of(head.path, [b"" if route.path == b"/" else route.path for route in routes])
         return any(routes[index].rules is not None and routes[index] is not registration for index in owners)
 

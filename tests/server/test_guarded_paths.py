@@ -106,6 +106,21 @@ async def test_a_path_out_of_an_open_tunnel_leads_nowhere(server: RunningServer)
         assert not tenants["root"].heads
 
 
+async def test_nor_does_one_on_a_host_that_the_guarded_tunnel_does_not_have(server: RunningServer) -> None:
+    hosts = ["shop.app.test"]
+    async with (
+        tenant(server.control, "app", token="t", hostnames=hosts, basic_auth=[ANN]) as guarded,
+        tenant(server.control, "app", token="t", hostnames=[*hosts, "b.app.test"], path="/public") as public,
+    ):
+        for path in ("/public/../secret", "/public/%2e%2e/secret", "/public/..;/secret"):
+            for host in ("shop.app.test", "b.app.test"):
+                assert (await fetch(server.public, path, host=host)).status == 400, (path, host)
+        assert (await fetch(server.public, "/public/x", host="b.app.test")).status == 200
+        assert (await fetch(server.public, "/secret", host="b.app.test")).status == 404
+        assert len(public.heads) == 1
+        assert not guarded.heads
+
+
 async def test_a_connection_that_is_logged_in_at_one_is_not_at_the_other(server: RunningServer) -> None:
     async with (
         site(server, root={"basic_auth": [BOB]}, admin={"basic_auth": [ANN]}),
