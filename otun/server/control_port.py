@@ -13,7 +13,7 @@ from ..control.messages import Error, Heartbeat, HeartbeatAck, Message, Register
 from ..errors import BadMessage
 from ..mux import ControlChannel, Session, SessionClosed, StreamReset
 from ..yamux import Allowance, SessionLimits, YamuxStream
-from .admission import MAX_TUNNELS, Refused, refuse
+from .admission import MAX_TUNNELS, Refused, check_id, refuse
 from .bans import BANNED, Bans
 from .clients import Client, ClientAddress, Clients
 from .opening import TunnelOpener
@@ -139,8 +139,11 @@ async def _say_farewell(channel: ControlChannel, answer: Error) -> None:
 
 
 async def _receive(channel: ControlChannel) -> Message:
-    """Return the client's next message.  Raises `Refused` when it says what nobody understands."""
+    """Return the client's next message.  Raises `Refused` when it says what nobody understands, or can answer."""
     try:
-        return await channel.receive()
+        message = await channel.receive()
     except BadMessage as error:
         raise refuse(str(error), "bad_message") from error
+    if isinstance(message, Register):
+        check_id(message)  # The answer has it, too.
+    return message

@@ -14,7 +14,7 @@ from ..access import Identity, NameKind
 from ..addresses import TcpAddress
 from ..control.excerpt import excerpt
 from ..control.messages import Error, Register, Registered
-from .admission import admit_host, check_id, chosen_name, refuse, visitor_rules
+from .admission import admit_host, chosen_name, refuse, visitor_rules
 from .authentication import Authenticator
 from .authorization import authorize_another, authorize_hosts, authorize_port, fit_name
 from .automatic_certificates import AutomaticCertificates
@@ -96,7 +96,6 @@ class TunnelOpener:
         if identity.name != client.identity.name:
             raise refuse("all tunnels of a session belong to the same token", "bad_token")
         client.identity = identity  # What it may can have changed.
-        check_id(request)
         wish = _Wish(client, request)
         self._look_for_predecessor(wish)
         match request.kind:

@@ -93,3 +93,17 @@ async def test_host_names_that_make_no_sense_are_refused(server: RunningServer, 
 async def test_too_many_of_a_kind_are_refused(server: RunningServer) -> None:
     hosts = [f"h{number}.example.org" for number in range(1000)]
     assert (await see_refusal(server, "hostnames", hosts))["code"] == "hostname_not_allowed"
+
+
+@pytest.mark.parametrize("number", ["x" * 65, "x" * 60_000, EMOJI * 15_000], ids=lambda text: ascii(text[:1]))
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_an_id_that_no_answer_has_room_for_ends_the_session(
+    server: RunningServer, number: str, is_first: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with raw_client(server.control) as client:
+        if not is_first:
+            await client.register("app", token=SECRET)
+        fields = {"type": "register", "token": SECRET, "id": number}
+        await client.say(json.dumps(fields, ensure_ascii=False).encode())  # Shorter than the server would write it.
+        assert (await client.hear_farewell())["code"] == "id_invalid"
+    assert not [record for record in caplog.records if record.exc_info]
