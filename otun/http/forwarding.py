@@ -15,6 +15,9 @@ Network: TypeAlias = IPv4Network | IPv6Network
 
 _EDIT: Final = re.compile(r"(-?)([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?::[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*)?")
 
+_MAX_SHOWN: Final = 60
+"""Characters of a header's name in an error."""
+
 _NOT_EDITABLE: Final = HOP_BY_HOP | {b"host", b"content-length", b"trailer", b"expect"}
 
 
@@ -32,11 +35,13 @@ class FieldEdits:
         for text in texts:
             match = _EDIT.fullmatch(text)
             if match is None or not text.isascii() or bool(match[1]) == (match[3] is not None):
-                raise ConfigurationError(f"{text!r} is no header; write 'Name: value', or '-Name' to remove one")
-            name = match[2].lower().encode()
-            if name in _NOT_EDITABLE:
+                name, colon, _ = text.partition(":")  # A value may be a secret.
+                shown = f"{name[:_MAX_SHOWN]}{colon and ': ...'}"
+                raise ConfigurationError(f"{shown!r} is no header; write 'Name: value', or '-Name' to remove one")
+            field = match[2].lower().encode()
+            if field in _NOT_EDITABLE:
                 raise ConfigurationError(f"{match[2]!r} says how the message is read, and cannot be changed")
-            removed.add(name)
+            removed.add(field)
             if match[3] is not None:
                 added.append(f"{match[2]}: {match[3]}\r\n".encode())
         return cls(frozenset(removed), tuple(added))

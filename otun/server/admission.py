@@ -30,6 +30,10 @@ _PATH: Final = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*/?")
 _MAX_PATH_LENGTH: Final = 1024
 
 
+_MAX_SENTENCE: Final = 500
+"""Characters of a refusal's text, which may repeat what the client has said: no message has room for all of that."""
+
+
 class Refused(OtunError):
     """The registration is refused; *answer* says so to the client."""
 
@@ -39,8 +43,9 @@ class Refused(OtunError):
 
 
 def refuse(message: str, code: str, *, retryable: bool = False) -> Refused:
-    """Return the refusal with an answer of these parts."""
-    return Refused(Error(message, code=code, retryable=retryable))
+    """Return the refusal with an answer of these parts, of which the *message* may be cut."""
+    shown = message if len(message) <= _MAX_SENTENCE else f"{message[:_MAX_SENTENCE]}..."
+    return Refused(Error(shown, code=code, retryable=retryable))
 
 
 def check_id(request: Register) -> None:

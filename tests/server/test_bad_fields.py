@@ -28,12 +28,13 @@ async def server(start_server) -> RunningServer:
 async def see_refusal(server: RunningServer, field: str, value: object, **others: object) -> dict[str, object]:
     """See it refused with one line that does not repeat the token, and the server go on; the answer."""
     async with raw_client(server.control) as client:
-        await client.say({"type": "register", "token": SECRET, "subdomain": "app", **others, field: value})
+        said = {"type": "register", "token": SECRET, "subdomain": "app", **others, field: value}
+        await client.say(json.dumps(said, ensure_ascii=False).encode())
         answer = await client.hear_farewell()
     message = answer["message"]
     assert isinstance(message, str)
     assert message.isprintable()
-    assert len(message) < 500
+    assert len(message) <= 503
     assert SECRET not in json.dumps(answer)
     assert answer["code"]
     assert not answer.get("retryable", False)
@@ -88,6 +89,23 @@ async def test_text_that_makes_no_sense_is_refused(
 async def test_host_names_that_make_no_sense_are_refused(server: RunningServer, text: str) -> None:
     answer = await see_refusal(server, "hostnames", [text])
     assert answer["code"] in ("hostname_invalid", "hostname_not_allowed")
+
+
+@pytest.mark.parametrize("field", ["request_headers", "response_headers", "require_header", "basic_auth"])
+@pytest.mark.parametrize(
+    "value", [f"X Key: {SECRET}", f"X-Key: \x00{SECRET}", f"X\u00e9:{SECRET}", f"X-Key: {SECRET}{EMOJI * 15_000}"]
+)
+async def test_headers_and_log_ins_that_make_no_sense_are_refused_without_their_values(
+    server: RunningServer, field: str, value: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert (await see_refusal(server, field, [value]))["code"] in ("header_invalid", "protection_invalid")
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("field", ["allow_ip", "deny_ip"])
+@pytest.mark.parametrize("text", [*BAD_TEXTS, "", EMOJI * 15_000, "'" * 60_000], ids=lambda text: ascii(text[:12]))
+async def test_networks_that_make_no_sense_are_refused(server: RunningServer, field: str, text: str) -> None:
+    assert (await see_refusal(server, field, [text]))["code"] == "protection_invalid"
 
 
 async def test_too_many_of_a_kind_are_refused(server: RunningServer) -> None:
