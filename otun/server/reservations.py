@@ -34,7 +34,7 @@ MAX_OF_ONE: Final = MAX_RESERVATIONS // 4
 MAX_AT_ONCE: Final = 1000
 """Reservations that are written in one transaction: some 20 ms in the database's thread."""
 
-RETRY_INTERVAL: Final = 5.0
+RETRY_INTERVAL: Final = 1.0
 """Seconds until what could not be written down is tried again."""
 
 Key: TypeAlias = tuple[ReservationKind, str]
