@@ -125,8 +125,7 @@ class Bans:
             {name: one for name, one in bans.items() if not one.has_ended(now)}
             for bans in (self._known, self._unwritten)
         )
-        before = known.get(ban.network)
-        if before is None and len(known) >= MAX_BANS:
+        if ban.network not in known and len(known) >= MAX_BANS:
             raise TooManyBans
         self._unwritten = unwritten | {ban.network: ban}
         self._replace(known | {ban.network: ban})
@@ -136,12 +135,17 @@ class Bans:
             logger.error("%s has banned %s, for as long as the server runs: %s", by.who, ban.network, error)
             return False
         except TooManyBans:
-            del self._unwritten[ban.network]
-            self._replace(_changed(self._known, ban.network, before))
+            self._written(ban)
+            with contextlib.suppress(DatabaseError):
+                await self.load()
             raise
+        self._written(ban)
+        return True
+
+    def _written(self, ban: Ban) -> None:
+        """The database knows better from now on, unless another ban of the network has come in between."""
         if self._unwritten.get(ban.network) is ban:
             del self._unwritten[ban.network]
-        return True
 
     async def remove(self, network: str, by: Actor) -> bool:
         """Let a network in again, and return whether it was banned.  Raises `DatabaseError`: then it still is."""
@@ -150,7 +154,7 @@ class Bans:
         is_gone = await self._database.write(queries.unban, network, by, self._clock())
         if self._unwritten.pop(network, None) is not None and not is_gone:
             logger.info("%s has lifted the ban of %s, which was not written down", by.who, network)
-        self._replace(_changed(self._known, network, None))
+        self._replace({name: ban for name, ban in self._known.items() if name != network})
         return is_gone or was_known
 
     def _replace(self, bans: dict[str, Ban]) -> None:
@@ -180,12 +184,6 @@ def expel(clients: Clients, board: Switchboard, is_banned: Callable[[str], bool]
         return isinstance(member, Barrable) and any(map(is_banned, member.origins))
 
     board.abort_those(is_unwanted)
-
-
-def _changed(bans: dict[str, Ban], network: str, ban: Ban | None) -> dict[str, Ban]:
-    """Return *bans* with another one for *network*, or none."""
-    others = {name: one for name, one in bans.items() if name != network}
-    return others if ban is None else others | {network: ban}
 
 
 def _end(ban: Ban) -> float:

@@ -406,3 +406,24 @@ def test_whoever_would_ban_himself_is_asked(text: str) -> None:
         check_banned_network(text)
     assert str(caught.value).isprintable()
     assert check_banned_network(text, is_forced=True)
+
+
+async def test_commands_at_once_for_which_there_is_no_room_leave_no_ban(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "MAX_BANS", 0)  # Another process has been faster.
+    bans = Bans(database)
+    refused = []
+
+    async def add(reason: str) -> None:
+        try:
+            await bans.add(Ban(BANNED, reason), SOMEBODY)
+        except TooManyBans:
+            refused.append(reason)
+
+    async with trio.open_nursery() as nursery:
+        for reason in ("one", "another", "a third"):
+            nursery.start_soon(add, reason)
+    assert len(refused) == 3
+    assert not bans.covers(BANNED)
+    assert bans.in_force() == []
