@@ -1,6 +1,7 @@
 """Asking the server that runs with a state folder, by its admin socket."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeAlias, cast
 
@@ -33,7 +34,8 @@ async def ask(folder: Path, do: str, **fields: object) -> Answer:
     try:
         with trio.fail_after(ANSWER_TIMEOUT):
             async with await _connect(folder) as stream:
-                await stream.send_all(request)
+                with suppress(trio.BrokenResourceError):  # It may have said why it takes none, and closed.
+                    await stream.send_all(request)
                 line = await _receive_line(stream)
     except trio.TooSlowError:
         raise ServerUnreachable(

@@ -8,6 +8,7 @@ import socket
 import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import trio
 import trio.testing
 
 from otun import OtunError
+from otun.cli.running_server import ask
 from otun.errors import ConfigurationError, DatabaseError
 from otun.server import queries
 from otun.server.admin import port as admin_port
@@ -328,7 +330,27 @@ async def test_an_answer_that_nobody_takes_is_given_up(
         assert (await talk.ask("status"))["ok"]
 
 
-async def test_a_thousand_connections_leave_the_server_as_it_is(start: Start, folder: Path) -> None:
+async def test_a_script_may_give_many_commands_at_once(start: Start, folder: Path) -> None:
+    await start()
+    async with trio.open_nursery() as nursery:
+        for number in range(100):
+            nursery.start_soon(partial(ask, folder, "ban", network=f"192.0.2.{number}"))
+            nursery.start_soon(ask, folder, "status")
+    assert (await ask(folder, "status"))["bans"] == 100
+
+
+async def test_whoever_is_turned_away_hears_why(start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await start()
+    monkeypatch.setattr(admin_port, "MAX_CONNECTIONS", 0)
+    for _ in range(20):
+        with pytest.raises(OtunError, match="try again"):
+            await ask(folder, "status")
+
+
+async def test_a_thousand_connections_leave_the_server_as_it_is(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin_port, "MAX_CONNECTIONS", 16)
     server = await start()
     before = len(open_descriptors())
     busy = 0

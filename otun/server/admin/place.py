@@ -20,7 +20,8 @@ NAME: Final = "admin.sock"
 _MAX_ADDRESS: Final = 107
 """Bytes of a Unix socket's path (unix(7)): `sun_path` has 108, with a zero at its end."""
 
-_BACKLOG: Final = 16
+_BACKLOG: Final = 256
+"""Connections that the kernel may hold before they are accepted: it refuses more, and does not let them wait."""
 
 
 @contextlib.contextmanager

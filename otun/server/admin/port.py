@@ -19,8 +19,8 @@ from .requests import BadCommand, Lines, parse_request
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-MAX_CONNECTIONS: Final = 16
-"""Connections at a time: each is an operator's command, which takes milliseconds."""
+MAX_CONNECTIONS: Final = 256
+"""Connections at a time: each is an operator's command, which takes milliseconds; scripts give many at once."""
 
 REQUEST_TIMEOUT: Final = 10.0
 """Seconds in which the next request must be there."""
