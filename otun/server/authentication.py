@@ -89,7 +89,7 @@ class Authenticator:
         """
         identity = None if token is None else self._find(token)
         if identity is not None and not identity.has_expired(now):
-            self._in_use[identity.credential] = identity
+            self._in_use.setdefault(identity.credential, identity)  # `_report` compares with the one reported last.
             if identity.credential in self._stored:
                 self._used[identity.credential] = now
             return identity

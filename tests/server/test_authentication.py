@@ -418,3 +418,28 @@ async def test_no_secret_is_in_the_database_or_a_repr(database: Database, tmp_pa
     assert repr(stored("ci").hash) not in repr(await database.read(queries.tokens)) + shown
     for suffix in ("", "-wal"):
         assert b"TOP-SECRET" not in await trio.Path(tmp_path, f"{FILE_NAME}{suffix}").read_bytes()
+
+
+async def test_limits_that_change_just_before_a_token_is_shown_again_are_reported(
+    database: Database, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
+) -> None:
+    await database.write(queries.create_token, stored("ci"), SOMEBODY)
+    one = Authenticator(database=database, key=KEY)
+    await one.load()
+    one.authenticate("ci-secret", NOW)
+    reported: list[Identity] = []
+    has_shown = trio.Event()
+
+    async def note_used() -> None:  # In the round in which they are read.
+        await trio.lowlevel.checkpoint()
+        if one.authenticate("ci-secret", NOW).limits != NO_LIMITS:
+            has_shown.set()
+
+    monkeypatch.setattr(one, "_note_used", note_used)
+    monkeypatch.setattr(authentication, "LAST_USED_INTERVAL", 0)
+    nursery.start_soon(partial(one.keep_fresh, reported.append, reported.append, clock=lambda: NOW))
+    await database.write(queries.limit_token, "ci", "requests=1", SOMEBODY, 1)
+    await has_shown.wait()
+    await trio.sleep(0.01)
+    assert [str(identity.limits) for identity in reported] == ["requests=1"]
+    nursery.cancel_scope.cancel()
