@@ -6,6 +6,7 @@ not take is left in the socket.
 
 import logging
 import socket
+import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import ClassVar, Concatenate, Final, ParamSpec, Protocol, TypeVar
@@ -262,10 +263,10 @@ class Patch(Endpoint):
         self._stream.reset(self.reset_code)
         self.close()
 
-    def _move_rest(self) -> None:
-        while allowance := self._stream.send_allowance():
+    def _move_rest(self, budget: int = sys.maxsize) -> None:
+        while budget and (allowance := self._stream.send_allowance()):
             try:
-                data = self.sock.recv(allowance)
+                data = self.sock.recv(min(allowance, budget))
             except OSError:
                 return
             if not data:
@@ -274,6 +275,7 @@ class Patch(Endpoint):
                 self._tap.from_socket(data, self.board.now)
             self._stream.send_data(data)
             self.moved += len(data)
+            budget -= len(data)
 
     def _failed(self) -> None:
         logger.exception("%r failed and is closed", self)

@@ -35,25 +35,24 @@ class HeldBack:
         if not self._is_over:
             self._held += data
 
-    def take_turn(self) -> None:
+    def take_turn(self) -> bool:
         """Pass on one piece of what was kept."""
         size = self._throttle.turn(self)
         piece = bytes(self._held[:size])
         del self._held[:size]
         if piece:
             self._pass_on(memoryview(piece))
-        if self._is_over:
-            return
-        if self._held:
-            self._throttle.wait(self)
-        else:
+        if not self._held and not self._is_over:
             self._end()
+        return bool(self._held)
 
     def _pass_on(self, data: memoryview) -> None:
         self._throttle.passed(len(data))
         self._handler.data_received(data)
-        if self._stream.handler is not self and not self._is_over:  # After an upgrade, it is another one's.
-            self._handler, self._stream.handler = self._stream.handler, self
+
+    def hand_on(self, handler: StreamHandler) -> None:
+        """Let *handler* have what comes next."""
+        self._handler = handler
 
     def _end(self) -> None:
         if self._has_ended:
@@ -106,3 +105,11 @@ class HeldBack:
         self._is_over = True
         self._held.clear()
         self._throttle.withdraw(self)
+
+
+def hand_on(stream: YamuxStream, handler: StreamHandler) -> None:
+    """Let *handler* have what comes next on *stream*; if that has to wait for its turn, it still does."""
+    if isinstance(stream.handler, HeldBack):
+        stream.handler.hand_on(handler)
+    else:
+        stream.handler = handler

@@ -1,6 +1,7 @@
 """Visitors who are relayed as bytes: of raw TCP, of TLS that passes through, and after an upgrade."""
 
 import socket
+import sys
 from typing import Final, Protocol
 
 from ..addresses import TcpAddress
@@ -64,9 +65,24 @@ class VisitorPatch(Patch, Barrable):
         else:
             self._stream.decline()
 
-    def take_turn(self) -> None:
+    def take_turn(self) -> bool:
         """It has come."""
+        before = self.moved
         self.pull()
+        return self.moved > before and not self.is_closed and (self.has_more or bool(self._unread))
+
+    def _move_rest(self, budget: int = sys.maxsize) -> None:
+        throttle = self._registration.throttle
+        if throttle is None:
+            super()._move_rest(budget)
+            return
+        # A reset is no way around the limits: what would have to wait is lost.
+        while size := throttle.turn(self):
+            before = self.moved
+            super()._move_rest(size)
+            throttle.passed(self.moved - before)
+            if self.moved - before < size:
+                return
 
     def cut(self, page: Page) -> None:
         """End the connection: it has no place for a page."""

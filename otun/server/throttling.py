@@ -34,8 +34,11 @@ PIECES_A_SECOND: Final = 10
 class Waiter(Protocol):
     """Whoever moves bytes."""
 
-    def take_turn(self) -> None:
-        """Ask `Throttle.turn` how many bytes, and move them."""
+    def take_turn(self) -> bool:
+        """Ask `Throttle.turn` how many bytes, move them, and return whether there are more for another turn.
+
+        Whoever could not move any waits for something else: another turn would be in vain, too.
+        """
 
     def cut(self, page: Page) -> None:
         """Wait no longer: nothing may be moved on this day.  Who has asked over HTTP gets *page*."""
@@ -165,12 +168,15 @@ class Throttle:
         """Let the first one who waits move bytes."""
         waiter = self._on_turn = next(iter(self._waiters))
         del self._waiters[waiter]
+        has_more = False
         try:
-            waiter.take_turn()
+            has_more = waiter.take_turn()
         except Exception:  # A bug in one member ends that one, and not the turns.
             logger.exception("%r failed and is closed", waiter)
             waiter.abort()
         self._on_turn = None
+        if has_more:  # Now, and not when the board calls it: others would have had many turns by then.
+            self._waiters.setdefault(waiter)
 
     def withdraw(self, waiter: Waiter) -> None:
         """*waiter* has left."""

@@ -205,6 +205,7 @@ class Upstream:
                 self._send(out)
                 out.clear()
                 self.stream.consume(size - len(data))
+                self.moved -= len(data)  # Whoever goes on counts it.
                 self.visitor.upgrade(self, head, data)
                 return None
             if not head.is_interim:
@@ -342,8 +343,10 @@ class Upstream:
         """End what is being answered: with *page*, if nothing of an answer has left yet."""
         if self.request is not None:
             self.visitor.upstream_cut(self, page)
-        elif not self.visitor.owes(self):  # Else the visitor closes it later.
+        elif not self.visitor.owes(self):
             self.close()
+        else:  # The visitor closes it later.
+            self.is_persistent = False
 
     @property
     def is_held_back(self) -> bool:

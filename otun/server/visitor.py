@@ -25,6 +25,7 @@ from ..switchboard import Endpoint, LingeringClose, PhasedEndpoint
 from ..switchboard.board import BYTES_PER_CALL, SECONDS_PER_CALL
 from .bans import Barrable
 from .debt import Debt
+from .holding_back import hand_on
 from .registry import Registration
 from .relayed import VisitorPatch
 from .stream_header import stream_header
@@ -269,13 +270,16 @@ class Visitor(PhasedEndpoint, Barrable):
             return False
         return True
 
-    def take_turn(self) -> None:
+    def take_turn(self) -> bool:
         """Go on with what had to wait until bytes may be moved."""
-        registration = self._registration
-        if self._phase is Phase.BODY:
-            self._move_body()
-        elif self._phase is Phase.PAUSED and registration is not None:
+        registration, upstream = self._registration, self._upstream
+        if self._phase is Phase.PAUSED and registration is not None:
             self._go_on(registration, partial(self._find_upstream, is_admitted=True))
+        elif self._phase is Phase.BODY and upstream is not None:
+            before = upstream.moved
+            self._move_body()
+            return upstream.moved > before and self._has_more_body
+        return False
 
     def cut(self, page: Page) -> None:
         """Answer with *page*: it is never to be this visitor's turn."""
@@ -283,8 +287,7 @@ class Visitor(PhasedEndpoint, Barrable):
             self._refuse(page)
 
     def _open_upstream(self, registration: Registration) -> None:
-        throttle = registration.throttle
-        if registration.streams >= self._port.max_streams or (throttle is not None and throttle.is_full):
+        if self._is_full(registration):
             self._refuse(pages.busy())
             return
         if len(self._upstreams) >= MAX_UPSTREAMS:
@@ -295,11 +298,18 @@ class Visitor(PhasedEndpoint, Barrable):
         if not registration.session.open_soon(self):
             self._refuse(pages.tunnel_lost() if registration.session.is_going_away else pages.busy())
 
+    def _is_full(self, registration: Registration) -> bool:
+        throttle = registration.throttle
+        return registration.streams >= self._port.max_streams or (throttle is not None and throttle.is_full)
+
     def slot_granted(self, session: Session) -> None:
         """Open the stream, and send the request."""
         self._session = None
         registration = self._registration
         assert registration is not None
+        if self._is_full(registration):  # By now: many may have waited with this one.
+            self._refuse(pages.busy())
+            return
         upstream = Upstream(self, registration)
         upstream.stream = session.open_core(upstream)
         self._upstreams[registration] = upstream
@@ -332,7 +342,7 @@ class Visitor(PhasedEndpoint, Barrable):
             return
         if self._phase is Phase.RESPONSE and (self.has_hung_up or self.has_more):  # The end may be there already.
             self._look_for_end()
-        elif self._phase is Phase.BODY and (self._unread or self.has_more):
+        elif self._has_more_body:
             self._move_body()
 
     def _kept_lines(self, head: RequestHead, edits: forwarding.FieldEdits) -> bytes:
@@ -343,9 +353,14 @@ class Visitor(PhasedEndpoint, Barrable):
             known.kept = forwarding.kept_lines(head, edits)
         return known.kept
 
+    @property
+    def _has_more_body(self) -> bool:
+        """Whether there may be more of the request's body to move."""
+        return self._phase is Phase.BODY and not self.is_closed and (self.has_more or bool(self._unread))
+
     def upstream_ready(self, upstream: Upstream) -> None:
         """The stream takes more of the request."""
-        if upstream is self._upstream and self._phase is Phase.BODY and (self._unread or self.has_more):
+        if upstream is self._upstream and self._has_more_body:
             self._move_body()
         else:
             upstream.stream.decline()
@@ -579,7 +594,7 @@ class Visitor(PhasedEndpoint, Barrable):
             self.board, self.sock, self._port, upstream.registration, origins=self.origins, unread=self._unread
         )
         patch.attach(upstream.hand_over())
-        upstream.stream.handler = patch
+        hand_on(patch.stream, patch)
         patch.take_over(self)
         self._leave()
         if rest:

@@ -21,6 +21,7 @@ from .fixtures import (
     stranger,
 )
 from .harness import make_hung_tests_fail
+from .limited import start_limited, traffics, unix
 
 __all__ = [
     "authority",
@@ -34,9 +35,12 @@ __all__ = [
     "server_log",
     "server_sessions",
     "start_edge",
+    "start_limited",
     "start_server",
     "start_service",
     "stranger",
+    "traffics",
+    "unix",
 ]
 
 

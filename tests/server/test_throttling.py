@@ -11,6 +11,7 @@ import trio
 from otun.access import UNLIMITED, Limits, Quota
 from otun.http.pages import Page
 from otun.server.accounts import Account
+from otun.server.holding_back import hand_on
 from otun.server.registry import Registration
 from otun.server.throttling import MAX_PIECE, MIN_PIECE, Throttle
 from otun.switchboard import Switchboard, open_switchboard
@@ -44,7 +45,7 @@ class Mover:
     was_cut: bool = False
     is_over: trio.Event = attrs.field(factory=trio.Event)
 
-    def take_turn(self) -> None:
+    def take_turn(self) -> bool:
         while self.left and (size := self.throttle.turn(self)):
             size = int(min(size, self.left))
             self.throttle.passed(size)
@@ -53,6 +54,7 @@ class Mover:
             self.log.append((trio.current_time(), size))
         if not self.left:
             self.is_over.set()
+        return False
 
     def cut(self, page: Page) -> None:
         self.was_cut = True
@@ -84,7 +86,7 @@ class Handler:
     def data_received(self, data: memoryview) -> None:
         self.heard.append(bytes(data))
         if self.successor is not None:
-            self.stream.handler = self.successor
+            hand_on(self.stream, self.successor)
 
     def stream_ended(self) -> None:
         self.heard.append("ended")
@@ -438,6 +440,31 @@ async def test_a_handler_that_leaves_its_stream_to_another_one_leaves_what_is_ke
         assert stream.first.size + successor.size == 4000
         assert successor.heard[-2:] == [b"x" * len(successor.heard[-2]), "ended"]
         assert stream.first.said == []
+
+
+async def test_a_successor_that_leaves_at_once_leaves_nothing_behind(autojump_clock) -> None:
+    async with place("bandwidth=1kB") as here:
+        throttle = here.open("http:app")
+        stream = FakeStream()
+        throttle.hold_back(stream)
+
+        class Leaver(Handler):
+            def data_received(self, data: memoryview) -> None:
+                super().data_received(data)
+                throttle.release(self.stream)
+
+        class Upgrader(Handler):
+            def data_received(self, data: memoryview) -> None:
+                hand_on(self.stream, leaver)
+                leaver.data_received(data)
+
+        leaver = Leaver(stream)
+        hand_on(stream, Upgrader(stream))
+        stream.handler.data_received(memoryview(bytes(9000)))
+        assert not throttle.has_waiters
+        size = leaver.size
+        await trio.sleep(20)
+        assert leaver.size == size < 9000
 
 
 async def test_turns_to_send_pass_through(autojump_clock) -> None:

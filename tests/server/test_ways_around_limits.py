@@ -1,0 +1,215 @@
+"""Visitors, clients and moments by which a limit might be passed by, or one take what is another's."""
+
+from contextlib import suppress
+
+import pytest
+import trio
+import trio.testing
+
+from otun.server.registry import Registration
+from otun.server.reservations import Reservations
+
+from .conversation import Tenant
+from .harness import Engine
+from .limited import Limited, StartLimited
+from .raw_client import RawClient, raw_client
+from .services import response
+from .visitors import connect, receive_exactly, request, reset
+
+
+async def swallow(stream: trio.abc.ReceiveStream) -> None:
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        async for _ in stream:
+            pass
+
+
+async def send_for_ever(stream: trio.abc.SendStream) -> None:
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        while True:
+            await stream.send_all(bytes(100_000))
+
+
+async def answer_for_ever(one: Tenant, stream: trio.abc.HalfCloseableStream, number: int, head: bytes) -> None:
+    await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+    await send_for_ever(stream)
+
+
+async def open_port(client: RawClient) -> int:
+    answer = await client.register(kind="tcp", token="ci-secret", id="port")
+    return int(str(answer["url"]).rpartition(":")[2])
+
+
+def find(here: Limited, name: str) -> Registration:
+    return next(one for one in here.registrations if one.name.startswith(name))
+
+
+async def has_waiters(here: Limited) -> None:
+    while not any(one.throttle is not None and one.throttle.has_waiters for one in here.registrations):
+        await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+# Turns
+
+
+async def test_those_who_send_have_as_many_turns_as_those_who_receive(
+    start_limited: StartLimited, nursery: trio.Nursery
+) -> None:
+    here = await start_limited("bandwidth=2MB")
+    async with here.tenant("down", answer_for_ever), raw_client(here.server.control) as client:
+        port = await open_port(client)
+        nursery.start_soon(client.serve, swallow)
+        down, up = await connect(here.server.public), await trio.open_tcp_stream("127.0.0.1", port)
+        async with down, up:
+            await down.send_all(request(host="down.localhost"))
+            nursery.start_soon(swallow, down)
+            nursery.start_soon(send_for_ever, up)
+            await has_waiters(here)
+            ways = find(here, "down"), find(here, "tcp")
+            before = [one.count_moved() for one in ways]
+            moved = [0, 0]
+            while sum(moved) < 3_000_000:
+                await trio.sleep(0.01)
+                moved = [one.count_moved() - was for one, was in zip(ways, before, strict=True)]
+            assert min(moved) >= 0.35 * sum(moved), moved
+        nursery.cancel_scope.cancel()
+
+
+async def test_bodies_of_requests_have_as_many_turns_as_those_of_responses(
+    start_limited: StartLimited, nursery: trio.Nursery
+) -> None:
+    here = await start_limited("bandwidth=2MB")
+    async with raw_client(here.server.control) as client:
+        assert (await client.register("app", token="ci-secret"))["type"] == "registered"
+
+        async def serve(stream: trio.abc.HalfCloseableStream) -> None:
+            head = bytes(await stream.receive_some())
+            if head.startswith(b"POST"):
+                await swallow(stream)
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+            await send_for_ever(stream)
+
+        nursery.start_soon(client.serve, serve)
+        down, up = await connect(here.server.public), await connect(here.server.public)
+        async with down, up:
+            await down.send_all(request("/down"))
+            nursery.start_soon(swallow, down)
+            await up.send_all(request("/up", "Content-Length: 1000000000", method="POST"))
+            nursery.start_soon(send_for_ever, up)
+            await has_waiters(here)
+            app = find(here, "app")
+            while len(app.owners) < 2:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            ways = list(app.owners)
+            before = [one.moved for one in ways]
+            moved = [0, 0]
+            while sum(moved) < 3_000_000:
+                await trio.sleep(0.01)
+                moved = [one.moved - was for one, was in zip(ways, before, strict=True)]
+            assert min(moved) >= 0.35 * sum(moved), moved
+        nursery.cancel_scope.cancel()
+
+
+# Bytes
+
+
+async def test_a_reset_is_no_way_around_the_bandwidth(
+    start_limited: StartLimited, engine: Engine, nursery: trio.Nursery
+) -> None:
+    if engine == "tasks":
+        pytest.skip("without epoll, a reset shows to those who read only")
+    here = await start_limited("bandwidth=1kB")
+    async with raw_client(here.server.control) as client:
+        port = await open_port(client)
+        nursery.start_soon(client.serve, swallow)
+        for _ in range(5):
+            visitor = await trio.open_tcp_stream("127.0.0.1", port)
+            await visitor.send_all(bytes(50_000))
+            await has_waiters(here)
+            reset(visitor)
+            await here.see_nobody()
+        (throttle,) = here.traffic._accounts["ci"].tunnels.values()
+        assert throttle.count() <= 2_000 + 5 * 1024  # The burst, a piece that is one too many, and some seconds.
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_comes_with_an_upgrade_is_counted_once(start_limited: StartLimited, nursery: trio.Nursery) -> None:
+    answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+    sizes = []
+
+    async def serve(stream: trio.abc.HalfCloseableStream) -> None:
+        sizes.append(len(await stream.receive_some()))
+        await stream.send_all(answer + bytes(10_000))
+        await swallow(stream)
+
+    here = await start_limited("bandwidth=1MB")
+    async with raw_client(here.server.control) as client:
+        assert (await client.register("app", token="ci-secret"))["type"] == "registered"
+        nursery.start_soon(client.serve, serve)
+        async with await connect(here.server.public) as visitor:
+            await visitor.send_all(request("/", "Connection: Upgrade", "Upgrade: echo"))
+            await receive_exactly(visitor, 10_000)
+        await here.see_nobody()
+        assert find(here, "app").count_moved() == sizes[0] + len(answer) + 10_000
+        nursery.cancel_scope.cancel()
+
+
+# Visitors
+
+
+@pytest.mark.parametrize("limits", ["visitors=3", "tunnel.visitors=3"])
+async def test_those_who_have_waited_for_a_stream_are_not_too_many_then(
+    start_limited: StartLimited, limits: str, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
+) -> None:
+    monkeypatch.setattr("otun.yamux.connection.OPEN_BACKLOG", 2)
+    go_on = trio.Event()
+
+    async def serve(stream: trio.abc.HalfCloseableStream) -> None:
+        await stream.receive_some()
+        await go_on.wait()
+        await stream.send_all(response(b"hello"))
+        await swallow(stream)
+
+    answers = []
+
+    async def visit() -> None:
+        async with await connect(here.server.public) as visitor:
+            await visitor.send_all(request())
+            answers.append(bytes(await visitor.receive_some())[:12])
+            if len(answers) == 7:
+                go_on.set()
+            await trio.sleep_forever()
+
+    here = await start_limited(limits)
+    async with raw_client(here.server.control) as client, trio.open_nursery() as visitors:
+        assert (await client.register("app", token="ci-secret"))["type"] == "registered"
+        for _ in range(10):
+            visitors.start_soon(visit)
+        while find(here, "app").streams < 2 or len(client.session._unaccepted) < 2:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        nursery.start_soon(client.serve, serve)
+        await go_on.wait()
+        while len(answers) < 10:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        assert find(here, "app").streams == 3
+        visitors.cancel_scope.cancel()
+        nursery.cancel_scope.cancel()
+    assert sorted(answers) == [b"HTTP/1.1 200"] * 3 + [b"HTTP/1.1 503"] * 7
+
+
+# Limits that change at the wrong moment
+
+
+async def test_limits_that_change_while_a_tunnel_is_being_opened_stay(
+    start_limited: StartLimited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = await start_limited(None)
+    real = Reservations.take
+    async with here.tenant("app", id="a") as app:
+
+        async def take(reservations: Reservations, *arguments: object) -> None:
+            await here.limit("requests=7")
+            await real(reservations, *arguments)
+
+        monkeypatch.setattr(Reservations, "take", take)
+        assert (await app.client.register("other", token="ci-secret", id="b"))["type"] == "registered"
+        assert str(here.traffic._accounts["ci"].limits) == "requests=7"
