@@ -118,6 +118,7 @@ class FakeStream:
     def __init__(self) -> None:
         self.first = self.handler = Handler(self)
         self.is_reset = False
+        self.has_ended = False
 
     def reset(self) -> None:
         self.is_reset = True
