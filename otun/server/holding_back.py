@@ -1,6 +1,7 @@
 """What has come for visitors and waits for its turn to be passed on."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..http.pages import Page
@@ -13,14 +14,16 @@ if TYPE_CHECKING:
 class HeldBack:
     """Stands between a stream and its handler, which gets what comes when it is its turn."""
 
-    __slots__ = ("_handler", "_has_ended", "_held", "_is_over", "_rest", "_stream", "_throttle")
+    __slots__ = ("_handler", "_has_ended", "_held", "_is_over", "_is_whole", "_rest", "_stream", "_throttle")
 
     def __init__(self, stream: YamuxStream, throttle: "Throttle") -> None:
         self._stream = stream
         self._handler: StreamHandler = stream.handler
         self._throttle = throttle
         self._held = bytearray()  # Bounded by the stream's window: it is not consumed.
-        self._has_ended = False
+        stream.keeps_unread = True
+        self._is_whole = stream.has_peer_finished or stream.is_over
+        self._has_ended = False  # And the handler has not been told.
         self._rest: Callable[[], None] | None = None  # What is to be said after everything.
         self._is_over = False
 
@@ -63,24 +66,30 @@ class HeldBack:
 
     def stream_ended(self) -> None:
         """Say so behind what is kept."""
-        self._has_ended = True
+        self._is_whole = self._has_ended = True
         if not self._held:
             self._end()
 
     def stream_reset(self, code: int) -> None:
-        """What was whole before still counts; anything else is of no use."""
-        self._finish(lambda: self._handler.stream_reset(code))
+        """Say so behind what is kept: that may be a whole answer."""
+        self._finish(partial(self._pass_reset, code))
 
     def connection_lost(self) -> None:
         """Likewise."""
-        self._finish(self._handler.connection_lost)
+        self._finish(lambda: self._handler.connection_lost())
 
     def _finish(self, rest: Callable[[], None]) -> None:
-        if self._held and self._has_ended:
+        if self._held:
             self._rest = rest
+            self._stream.send_credit = 0  # The handler does not know yet that nothing can be sent any more.
         else:
             self.release()
             rest()
+
+    def _pass_reset(self, code: int) -> None:
+        if not self._is_whole:
+            self._stream.reset()  # As handlers know it: nothing is unread any more.
+        self._handler.stream_reset(code)
 
     def evicted(self) -> None:
         """Drop what is kept."""

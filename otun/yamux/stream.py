@@ -19,6 +19,9 @@ class YamuxStream:
     *handler* hears of what the peer does.  Sending is in two steps, so that nobody reads what cannot be sent yet: ask
     `send_allowance`, then `send_data` at most so much.
 
+    A handler that has not passed everything on yet says that it *keeps_unread* bytes: those that have come before a
+    reset by the peer then count until they are consumed, or until `reset`.
+
     Between two bodies, and for as long as the reader wants anything, `receive_credit` + `unread` + `ungranted` ==
     `window`.
     """
@@ -35,6 +38,7 @@ class YamuxStream:
         "is_sparse",
         "is_waiting_for_room",
         "is_waiting_for_window",
+        "keeps_unread",
         "owed_flags",
         "owed_window",
         "receive_credit",
@@ -60,6 +64,7 @@ class YamuxStream:
         self.is_sparse: bool = True
         self.is_waiting_for_room: bool = False
         self.is_waiting_for_window: bool = False
+        self.keeps_unread: bool = False
         self.owed_flags: int = 0
         self.owed_window: int = 0
         self.send_credit: int = INITIAL_WINDOW
@@ -234,7 +239,7 @@ class YamuxStream:
         """Apply an RST from the peer, unless the stream has just ended by one of ours."""
         if not self.is_over:
             self.owed_flags = 0  # An ACK that has not left yet is of no interest any more.
-            if not self.has_peer_finished:
+            if not (self.has_peer_finished or self.keeps_unread):
                 self._discard_unread()
             self._advance(StreamInput.RECEIVE_RST)
             self.handler.stream_reset(code)

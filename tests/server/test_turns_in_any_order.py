@@ -44,7 +44,6 @@ class Receiver(Handler):
 
     log: list[tuple[float, int]] = attrs.field(factory=list)
     sent: int = 0
-    is_whole: bool = True
 
     def data_received(self, data: memoryview) -> None:
         super().data_received(data)
@@ -93,7 +92,7 @@ class Machine:
         found = self._choose(number)
         if found is not None:
             owner, receiver = found
-            if receiver.is_whole and not owner.stream.has_ended:
+            if not owner.stream.has_ended:
                 receiver.sent += size
                 owner.moved += size
                 owner.stream.handler.data_received(memoryview(bytes(size)))
@@ -112,10 +111,9 @@ class Machine:
 
     def _break(self, number: int, call) -> None:
         found = self._choose(number)
-        if found is not None and found[1].is_whole:
-            owner, receiver = found
-            receiver.is_whole = owner.stream.has_ended
-            owner.stream.has_ended = True
+        if found is not None and not found[0].stream.is_over:
+            owner, _ = found
+            owner.stream.has_ended = owner.stream.is_over = True
             call(owner.stream)
 
     def leave(self, number: int) -> None:
@@ -158,7 +156,7 @@ async def see_everything_pass(machine: Machine, each: int | None, whole: int | N
         check_gaps(mover, (len(machine.logs[mover.throttle]) + 1) * turn)
     for owner in machine.owners:
         receiver = owner.stream.first
-        assert receiver.size == receiver.sent or not receiver.is_whole
+        assert receiver.size == receiver.sent
         assert len(receiver.said) <= 2
 
 

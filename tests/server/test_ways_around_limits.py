@@ -6,10 +6,11 @@ import pytest
 import trio
 import trio.testing
 
+from otun import Stream
 from otun.server.registry import Registration
 from otun.server.reservations import Reservations
 
-from .conversation import Tenant
+from .conversation import Tenant, conversation
 from .harness import Engine
 from .limited import Limited, StartLimited
 from .raw_client import RawClient, raw_client
@@ -213,3 +214,66 @@ async def test_limits_that_change_while_a_tunnel_is_being_opened_stay(
         monkeypatch.setattr(Reservations, "take", take)
         assert (await app.client.register("other", token="ci-secret", id="b"))["type"] == "registered"
         assert str(here.traffic._accounts["ci"].limits) == "requests=7"
+
+
+# What is cut short
+
+
+@pytest.mark.parametrize("ending", ["reset", "loss"])
+async def test_an_answer_that_has_come_is_whole_for_the_visitor_whatever_happens_then(
+    start_limited: StartLimited, ending: str, nursery: trio.Nursery
+) -> None:
+    here = await start_limited("bandwidth=100kB")
+    async with raw_client(here.server.control) as client:
+        assert (await client.register("app", token="ci-secret"))["type"] == "registered"
+
+        async def serve(stream: Stream) -> None:
+            await stream.receive_some()
+            await stream.send_all(response(bytes(150_000)))  # Less than a window.
+            await has_waiters(here)
+            if ending == "reset":
+                stream.reset()
+            else:
+                await client.vanish()
+
+        nursery.start_soon(client.serve, serve)
+        async with conversation(here.server.public) as visitor:
+            answer = await visitor.ask()
+            assert (answer.status, len(answer.body)) == (200, 150_000)
+        await here.see_nobody()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "http"])
+async def test_who_goes_on_sending_after_a_reset_still_gets_what_had_come(
+    start_limited: StartLimited, kind: str, caplog: pytest.LogCaptureFixture, nursery: trio.Nursery
+) -> None:
+    here = await start_limited("bandwidth=100kB")
+    async with raw_client(here.server.control) as client:
+        data = response(bytes(150_000))
+
+        async def serve(stream: Stream) -> None:
+            await stream.receive_some()
+            await stream.send_all(data)
+            await stream.send_eof()
+            await has_waiters(here)
+            stream.reset()
+
+        nursery.start_soon(client.serve, serve)
+        if kind == "tcp":
+            visitor = await trio.open_tcp_stream("127.0.0.1", await open_port(client))
+        else:
+            await client.register("app", token="ci-secret")
+            visitor = await connect(here.server.public)
+        async with visitor:
+            await visitor.send_all(request("/", "Content-Length: 1000000", method="POST"))
+            received = 0
+            while received < len(data):
+                with suppress(trio.BrokenResourceError):
+                    await visitor.send_all(b"more")
+                piece = await visitor.receive_some()
+                assert piece, f"{len(data) - received} bytes are missing"
+                received += len(piece)
+        await here.see_nobody()
+        nursery.cancel_scope.cancel()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

@@ -130,6 +130,21 @@ def test_an_end_that_a_reset_follows_leaves_what_had_arrived_and_it_counts() -> 
     assert not dialogue.connection.windows.ended_unread
 
 
+@pytest.mark.parametrize("end", ["read", "reset"])
+def test_what_came_before_a_reset_counts_for_a_handler_that_keeps_it(end: str) -> None:
+    dialogue = Dialogue(limits=SessionLimits(max_held=WINDOW))
+    (kept,) = holding(dialogue, [1000])
+    kept.keeps_unread = True
+    dialogue.hear(rst(kept.id))
+    windows = dialogue.connection.windows
+    assert (windows.held, [*windows.ended_unread]) == (1000, [kept])
+    if end == "read":
+        kept.consume(1000)
+    else:
+        kept.reset()
+    assert (windows.held, [*windows.ended_unread]) == (0, [])
+
+
 @pytest.mark.conformance(53)
 def test_a_stream_nobody_has_taken_can_be_reset_and_leaves_the_backlog() -> None:
     dialogue = Dialogue(limits=SessionLimits(max_held=WINDOW, accept_backlog=2))
