@@ -7,8 +7,10 @@ import trio
 import trio.testing
 
 from otun import Stream
+from otun.http import pages
 from otun.server.registry import Registration
 from otun.server.reservations import Reservations
+from otun.server.upstream import Upstream
 
 from .conversation import Tenant, conversation
 from .harness import Engine
@@ -152,6 +154,16 @@ async def test_what_comes_with_an_upgrade_is_counted_once(start_limited: StartLi
         await here.see_nobody()
         assert find(here, "app").count_moved() == sizes[0] + len(answer) + 10_000
         nursery.cancel_scope.cancel()
+
+
+def test_a_stream_whose_answer_is_still_on_its_way_at_the_end_of_the_day_is_not_used_again() -> None:
+    class SlowVisitor:
+        def owes(self, upstream: Upstream) -> bool:
+            return True
+
+    upstream = Upstream(SlowVisitor(), Registration("app", session=None))
+    upstream.cut(pages.daily_limit(1))
+    assert not upstream.is_persistent, "the visitor would leave it open"
 
 
 # Visitors
