@@ -1,12 +1,13 @@
 """Visitors, clients and moments by which a limit might be passed by, or one take what is another's."""
 
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 import trio
 import trio.testing
 
-from otun import Stream
+from otun import Stream, StreamReset
+from otun.cli.running_server import ask
 from otun.http import pages
 from otun.server.registry import Registration
 from otun.server.reservations import Reservations
@@ -207,6 +208,61 @@ async def test_those_who_have_waited_for_a_stream_are_not_too_many_then(
         visitors.cancel_scope.cancel()
         nursery.cancel_scope.cancel()
     assert sorted(answers) == [b"HTTP/1.1 200"] * 3 + [b"HTTP/1.1 503"] * 7
+
+
+# Those who wait
+
+
+@pytest.mark.parametrize("how", ["ban", "kick", "day", "unlimited"])
+async def test_those_who_wait_for_a_turn_leave_nothing_behind_however_that_ends(
+    start_limited: StartLimited, how: str, nursery: trio.Nursery
+) -> None:
+    here = await start_limited("bandwidth=20kB")
+    async with raw_client(here.server.control) as client, AsyncExitStack() as visitors:
+
+        async def visit(port: int, data: bytes) -> trio.SocketStream:
+            stream = await trio.open_tcp_stream("127.0.0.1", port, local_address="127.0.0.2")
+            nursery.start_soon(send_and_swallow, await visitors.enter_async_context(stream), data)
+            return stream
+
+        async def serve(stream: Stream) -> None:
+            with suppress(StreamReset):
+                if b"/down" in await stream.receive_some():
+                    await stream.send_all(response(bytes(1_000_000)))
+                async for _ in stream:
+                    pass
+
+        assert (await client.register("app", token="ci-secret", id="app"))["type"] == "registered"
+        tcp_port, port = await open_port(client), here.server.public.port
+        nursery.start_soon(client.serve, serve)
+        await visit(tcp_port, bytes(1_000_000))
+        await visit(port, request("/down"))
+        await visit(port, request("/up", method="POST", body=bytes(1_000_000)))
+        throttles = here.traffic._accounts["ci"].tunnels.values()
+        while sum(len(throttle._waiters) for throttle in throttles) < 3:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        await visit(port, request("/paused"))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        match how:
+            case "ban":
+                await ask(here.folder, "ban", network="127.0.0.2", force=True)
+            case "kick":
+                await ask(here.folder, "kick", who="app")
+                await client.session.wait_closed()
+            case "day":
+                await here.limit("daily=1kB")
+            case _:
+                await here.limit(None)
+        if how in ("kick", "unlimited"):
+            await visitors.aclose()
+        await here.see_nobody()
+        nursery.cancel_scope.cancel()
+
+
+async def send_and_swallow(stream: trio.SocketStream, data: bytes) -> None:
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        await stream.send_all(data)
+        await swallow(stream)
 
 
 # Limits that change at the wrong moment
