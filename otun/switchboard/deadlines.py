@@ -21,14 +21,18 @@ class DeadlineWheel(Generic[MemberT]):
 
     def __init__(self) -> None:
         self._slots: dict[int, set[MemberT]] = {}
+        self._turned_to = 0  # The last slot whose members were taken off.
 
     def __bool__(self) -> bool:
         return bool(self._slots)
 
     def set(self, member: MemberT, deadline: float) -> None:
-        """Give *member* the deadline, instead of the one that it had."""
+        """Give *member* the deadline, instead of the one that it had.
+
+        One that has passed is in the next slot: whoever sets it again and again does not stop the wheel.
+        """
         self.clear(member)
-        slot = member.deadline_slot = math.ceil(deadline / TICK) or 1
+        slot = member.deadline_slot = max(math.ceil(deadline / TICK), self._turned_to + 1)
         self._slots.setdefault(slot, set()).add(member)
 
     def clear(self, member: MemberT) -> None:
@@ -43,6 +47,7 @@ class DeadlineWheel(Generic[MemberT]):
 
     def pop_expired(self, now: float) -> MemberT | None:
         """Take a member whose deadline has passed off the wheel, and return it; None when there is none."""
+        self._turned_to = int(now / TICK)
         for slot, members in self._slots.items():
             if slot * TICK <= now:
                 member = next(iter(members))

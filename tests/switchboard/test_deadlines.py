@@ -132,3 +132,13 @@ def test_the_wheel_agrees_with_a_dictionary_of_deadlines(
             del model[number]
         assert all(deadline > now - TICK for deadline in model.values())
     assert bool(wheel) == bool(model)
+
+
+def test_whoever_sets_a_deadline_that_has_passed_is_called_once_a_turn() -> None:
+    wheel: DeadlineWheel[Member] = DeadlineWheel()
+    eager = Member()
+    wheel.set(eager, 1.0)
+    assert wheel.pop_expired(1.0) is eager
+    wheel.set(eager, 1.0)
+    assert wheel.pop_expired(1.0) is None
+    assert wheel.pop_expired(1.0 + TICK) is eager
