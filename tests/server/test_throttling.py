@@ -1,6 +1,7 @@
 """Who waits, for how long, and whose turn it is; on a clock that jumps, without sockets."""
 
 import math
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,9 +11,11 @@ import trio
 
 from otun.access import UNLIMITED, Limits, Quota
 from otun.http.pages import Page
+from otun.mux import Patch
 from otun.server.accounts import Account
 from otun.server.holding_back import hand_on
 from otun.server.registry import Registration
+from otun.server.relayed import VisitorPatch
 from otun.server.throttling import MAX_PIECE, MIN_PIECE, Throttle
 from otun.switchboard import Switchboard, open_switchboard
 from otun.switchboard.deadlines import TICK
@@ -275,6 +278,40 @@ async def test_the_stricter_of_the_servers_and_the_tokens_limits_counts(autojump
         assert throttle.meter.quota.bandwidth == 1000
         here.limit("tunnel.bandwidth=1kB,tunnel.requests=3")
         assert throttle.meter.quota == Quota(bandwidth=1000, requests=3)
+
+
+async def test_a_connection_that_sends_has_as_many_turns_as_others(autojump_clock) -> None:
+    class Stream(FakeStream):
+        def send_allowance(self) -> int:
+            return MAX_PIECE
+
+        def send_data(self, data: bytes) -> None:
+            pass
+
+        def decline(self) -> None:
+            pass
+
+    class Port:
+        def patch_ended(self, patch: Patch) -> None:
+            pass
+
+    async with place("bandwidth=4MB") as here:
+        throttle = here.open("tcp:20000")
+        (registration,) = throttle.registrations
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        patch = VisitorPatch(here.board, near, Port(), registration, origins=(), unread=bytes(40_000_000))
+        patch.attach(Stream())
+        here.board.add(near, patch)
+        other = Mover(throttle)
+        with far:
+            other.take_turn()
+            patch.pull()
+            before = other.moved
+            await trio.sleep(5)
+            moved = patch.moved, other.moved - before
+            assert min(moved) >= 0.45 * sum(moved), moved
+            patch.abort()
 
 
 # Requests and visitors
