@@ -152,12 +152,6 @@ class Clients:
             if client.identity.credential == identity.credential:
                 client.end(Error("the token was revoked, has expired or has got a new secret", code="token_revoked"))
 
-    def limits_changed(self, identity: Identity) -> None:
-        """Have the clients of *identity* known as what it is now, also those who are just opening a tunnel."""
-        for client in self.of(identity):
-            if client.identity.credential == identity.credential:
-                client.identity = identity
-
     def names_in_use(self) -> list[tuple[Identity, tuple[Key, ...], str]]:
         """Return what is reserved for tunnels that are open, for whom, and where they come from."""
         return [(client.identity, tunnel.keys, str(client)) for client in self for tunnel in client.tunnels.values()]

@@ -7,7 +7,6 @@ from functools import partial
 import attrs
 import trio
 
-from ..access import Identity
 from ..addresses import TcpAddress, is_loopback_host
 from ..background import open_background
 from ..errors import ConfigurationError
@@ -136,7 +135,7 @@ async def serve(
         for sock in https:
             Listener(board, sock, https_port.visitor_connected)
         background.start_soon(encryption.store.keep_fresh)
-        background.start_soon(authenticator.keep_fresh, clients.end_revoked, partial(_limits_changed, clients, traffic))
+        background.start_soon(authenticator.keep_fresh, clients.end_revoked, traffic.limits_changed)
         background.start_soon(reservations.keep_fresh, clients.names_in_use)
         bans.tell(partial(expel, clients, board))
         background.start_soon(bans.keep_fresh)
@@ -171,11 +170,6 @@ async def _load_tokens(settings: ServerSettings, database: Database | None, *, i
 def _first_token(settings: ServerSettings, authenticator: Authenticator) -> str | None:
     token = read_first_token(settings.state) if settings.state is not None else None
     return token if token is not None and authenticator.knows(token) else None
-
-
-def _limits_changed(clients: Clients, traffic: Traffic, identity: Identity) -> None:
-    clients.limits_changed(identity)
-    traffic.limits_changed(identity)
 
 
 async def _listen(address: TcpAddress | None, unused: ExitStack) -> list[socket.socket]:

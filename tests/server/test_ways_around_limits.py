@@ -10,7 +10,6 @@ from otun import Stream, StreamReset
 from otun.cli.running_server import ask
 from otun.http import pages
 from otun.server.registry import Registration
-from otun.server.reservations import Reservations
 from otun.server.upstream import Upstream
 
 from .conversation import Tenant, conversation
@@ -264,25 +263,6 @@ async def send_and_swallow(stream: trio.SocketStream, data: bytes) -> None:
     with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
         await stream.send_all(data)
         await swallow(stream)
-
-
-# Limits that change at the wrong moment
-
-
-async def test_limits_that_change_while_a_tunnel_is_being_opened_stay(
-    start_limited: StartLimited, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = await start_limited(None)
-    real = Reservations.take
-    async with here.tenant("app", id="a") as app:
-
-        async def take(reservations: Reservations, *arguments: object) -> None:
-            await here.limit("requests=7")
-            await real(reservations, *arguments)
-
-        monkeypatch.setattr(Reservations, "take", take)
-        assert (await app.client.register("other", token="ci-secret", id="b"))["type"] == "registered"
-        assert str(here.traffic._accounts["ci"].limits) == "requests=7"
 
 
 # What is cut short
