@@ -1,18 +1,14 @@
 """`otun status`, `otun sessions` and `otun kick`: what goes on in a running server."""
 
-import json
-from functools import partial
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from .escaping import escape_text
-from .operators import JsonOption, StateOption, state_folder, write_table
-from .options import CommonFlags, ConfigOption, LogLevelOption, VerboseOption, VersionOption, prepare
-from .output import complain, open_stdout, warn
+from .layers import Layers
+from .operators import JsonOption, operator_command, state_folder, write_fields, write_json, write_table
+from .output import complain, warn
 from .running_server import Answer, ask, ask_for_all, rows_of
-from .signals import run_until_signal
 from .times import show_time, write_time
 
 _MAX_CELL: Final = 60
@@ -26,75 +22,34 @@ WhoArgument = Annotated[
 ]
 
 
-def status(
-    context: typer.Context,
-    as_json: JsonOption = False,
-    state: StateOption = None,
-    config: ConfigOption = None,
-    log_level: LogLevelOption = None,
-    verbose: VerboseOption = False,
-    version: VersionOption = False,
-) -> None:
+@operator_command
+async def status(layers: Layers, as_json: JsonOption = False) -> None:
     """Say how the server is that runs with the state folder."""
-    layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), {"state": state})
-    run_until_signal(partial(_status, state_folder(layers), as_json=as_json))
-
-
-def sessions(
-    context: typer.Context,
-    as_json: JsonOption = False,
-    state: StateOption = None,
-    config: ConfigOption = None,
-    log_level: LogLevelOption = None,
-    verbose: VerboseOption = False,
-    version: VersionOption = False,
-) -> None:
-    """List the clients that are there, with a line for each of their tunnels.  Times are in UTC."""
-    layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), {"state": state})
-    run_until_signal(partial(_sessions, state_folder(layers), as_json=as_json))
-
-
-def kick(
-    context: typer.Context,
-    name: WhoArgument,
-    as_json: JsonOption = False,
-    state: StateOption = None,
-    config: ConfigOption = None,
-    log_level: LogLevelOption = None,
-    verbose: VerboseOption = False,
-    version: VersionOption = False,
-) -> None:
-    """End a client's session, with all its tunnels, and say which.  The client can come again: see 'otun ban'."""
-    layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), {"state": state})
-    run_until_signal(partial(_kick, state_folder(layers), name, as_json=as_json))
-
-
-async def _status(folder: Path, *, as_json: bool) -> None:
-    answer = await ask(folder, "status")
+    answer = await ask(state_folder(layers), "status")
     del answer["ok"]
-    output = open_stdout()
     if as_json:
-        output.write_line(json.dumps(answer, indent=2))
+        write_json(answer)
         return
     database = answer["database"]
-    lines = {
+    fields = {
         **answer,
         "uptime": _show_span(int(str(answer["uptime"]))),
         "open": "yes: nobody needs a token" if answer["open"] else "no",
         "database": "sound" if database is None else f"in trouble: {database}",
     }
-    for title, value in lines.items():
-        shown = ", ".join(map(str, value)) or "-" if isinstance(value, list) else str(value)
-        output.write_line(f"{title:<10} {escape_text(shown)}")
+    write_fields({title: _show(value) for title, value in fields.items()})
 
 
-async def _sessions(folder: Path, *, as_json: bool) -> None:
-    found = await ask_for_all(folder, "sessions", "number")
-    _write_sessions(found, as_json=as_json)
+@operator_command
+async def sessions(layers: Layers, as_json: JsonOption = False) -> None:
+    """List the clients that are there, with a line for each of their tunnels.  Times are in UTC."""
+    _write_sessions(await ask_for_all(state_folder(layers), "sessions", "number"), as_json=as_json)
 
 
-async def _kick(folder: Path, who: str, *, as_json: bool) -> None:
-    answer = await ask(folder, "kick", who=who)
+@operator_command
+async def kick(layers: Layers, name: WhoArgument, as_json: JsonOption = False) -> None:
+    """End a client's session, with all its tunnels, and say which.  The client can come again: see 'otun ban'."""
+    answer = await ask(state_folder(layers), "kick", who=name)
     _write_sessions(rows_of(answer, "sessions"), as_json=as_json)
     if not as_json:
         complain("ended; the client is told so, and can come again unless its token is revoked or its network banned")
@@ -103,13 +58,11 @@ async def _kick(folder: Path, who: str, *, as_json: bool) -> None:
 
 
 def _write_sessions(found: list[Answer], *, as_json: bool) -> None:
-    output = open_stdout()
     if as_json:
-        sessions = [{**one, "since": write_time(int(str(one["since"])))} for one in found]
-        output.write_line(json.dumps(sessions, indent=2))
-    elif found:
-        header = ("SESSION", "IDENTITY", "ADDRESS", "SINCE", "SILENT", "TUNNEL", "URL", "VISITORS")
-        write_table(output, [header, *(row for one in found for row in _rows(one))])
+        write_json([{**one, "since": write_time(int(str(one["since"])))} for one in found])
+        return
+    header = ("SESSION", "IDENTITY", "ADDRESS", "SINCE", "SILENT", "TUNNEL", "URL", "VISITORS")
+    write_table(header, [row for one in found for row in _rows(one)])
 
 
 def _rows(session: Answer) -> list[tuple[str, ...]]:
@@ -125,6 +78,10 @@ def _rows(session: Answer) -> list[tuple[str, ...]]:
         for tunnel in rows_of(session, "tunnels")
     ]
     return [(*client, *tunnel) for tunnel in tunnels or [("-", "-", "-")]]
+
+
+def _show(value: object) -> str:
+    return ", ".join(map(str, value)) or "-" if isinstance(value, list) else str(value)
 
 
 def _show_span(seconds: int) -> str:

@@ -1,9 +1,6 @@
 """`otun name`: names, host names and ports that are kept for a token, whether it uses them or not."""
 
-import json
 import time
-from functools import partial
-from pathlib import Path
 from typing import Annotated, Final
 
 import attrs
@@ -13,15 +10,13 @@ from ..access.identity import normalize_token_name
 from ..control.names import normalize_hostname, normalize_name
 from ..errors import ConfigurationError, OtunError
 from ..server import ServerSettings, queries
-from ..server.database import NoDatabase, open_database
+from ..server.database import open_database
 from ..server.records import Reservation, ReservationKind
 from ..server.reservations import Key
 from .exit_codes import EPILOG
 from .layers import Layers, parse_port
-from .operators import JsonOption, StateOption, actor, state_folder, write_table
-from .options import CommonFlags, ConfigOption, LogLevelOption, VerboseOption, VersionOption, prepare
-from .output import complain, open_stdout
-from .signals import run_until_signal
+from .operators import JsonOption, actor, operator_command, read_if_there, state_folder, write_json, write_table
+from .output import complain
 from .times import show_time, write_time
 
 _KINDS: Final[dict[ReservationKind, str]] = {"name": "name", "host": "host name", "port": "port"}
@@ -42,50 +37,43 @@ TokenOption = Annotated[str, typer.Option("--for", metavar="TOKEN", help="The na
 
 
 @name.command(short_help="Keep a name for a token, for good.", epilog=EPILOG)
-def reserve(
-    context: typer.Context,
-    name: NameArgument,
-    token: TokenOption,
-    state: StateOption = None,
-    config: ConfigOption = None,
-    log_level: LogLevelOption = None,
-    verbose: VerboseOption = False,
-    version: VersionOption = False,
-) -> None:
+@operator_command
+async def reserve(layers: Layers, name: NameArgument, token: TokenOption) -> None:
     """Keep a name for a token, for good; whoever has a tunnel of that name at the moment keeps it until it closes."""
-    layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), {"state": state})
-    kind, key = _parse_key(name, layers)
-    run_until_signal(partial(_reserve, state_folder(layers), Reservation(kind, key, normalize_token_name(token))))
+    wanted = Reservation(*_parse_key(name, layers), normalize_token_name(token))
+    async with open_database(state_folder(layers), is_created=False) as database:
+        found = await database.write(queries.reserve_for_token, wanted, time.time(), actor())
+    shown = _show(wanted.kind, wanted.name)
+    if found != wanted:
+        until = "for good" if found.until is None else f"until {show_time(found.until)} UTC"
+        raise OtunError(
+            f"{shown} is reserved for {found.identity!r} {until}; "
+            f"'otun name release {write_key(found.kind, found.name)}' gives it up"
+        )
+    complain(f"{shown} is reserved for {wanted.identity!r} for good")
 
 
 @name.command(short_help="Give a name up.", epilog=EPILOG)
-def release(
-    context: typer.Context,
-    name: NameArgument,
-    state: StateOption = None,
-    config: ConfigOption = None,
-    log_level: LogLevelOption = None,
-    verbose: VerboseOption = False,
-    version: VersionOption = False,
-) -> None:
+@operator_command
+async def release(layers: Layers, name: NameArgument) -> None:
     """Give a name up that is kept for a token: whoever comes next may have it."""
-    layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), {"state": state})
-    run_until_signal(partial(_release, state_folder(layers), _parse_key(name, layers)))
+    key = _parse_key(name, layers)
+    async with open_database(state_folder(layers), is_created=False) as database:
+        if not await database.write(queries.release, *key, actor(), time.time()):
+            raise OtunError(f"{_show(*key)} is not reserved")
+    complain(f"{_show(*key)} is reserved for nobody any more")
 
 
 @name.command("list", short_help="List the names that are kept.", epilog=EPILOG)
-def list_names(
-    context: typer.Context,
-    as_json: JsonOption = False,
-    state: StateOption = None,
-    config: ConfigOption = None,
-    log_level: LogLevelOption = None,
-    verbose: VerboseOption = False,
-    version: VersionOption = False,
-) -> None:
+@operator_command
+async def list_names(layers: Layers, as_json: JsonOption = False) -> None:
     """List the names that are kept for tokens, and until when.  Times are in UTC."""
-    layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), {"state": state})
-    run_until_signal(partial(_list, state_folder(layers), as_json=as_json))
+    found = await read_if_there(state_folder(layers), queries.reservations, time.time())
+    if as_json:
+        write_json([{**attrs.asdict(one), "until": write_time(one.until)} for one in found])
+        return
+    rows = [(one.name, _KINDS[one.kind], one.identity, show_time(one.until)) for one in found]
+    write_table(("NAME", "KIND", "TOKEN", "UNTIL"), rows)
 
 
 def write_key(kind: ReservationKind, name: str) -> str:
@@ -122,42 +110,6 @@ def _check_host(host: str, layers: Layers) -> str:
             f"{host!r} is under the server's domain, and comes with the name {own!r}: reserve that"
         )
     return host
-
-
-async def _reserve(folder: Path, wanted: Reservation) -> None:
-    async with open_database(folder, is_created=False) as database:
-        found = await database.write(queries.reserve_for_token, wanted, time.time(), actor())
-    shown = _show(wanted.kind, wanted.name)
-    if found != wanted:
-        until = "for good" if found.until is None else f"until {show_time(found.until)} UTC"
-        raise OtunError(
-            f"{shown} is reserved for {found.identity!r} {until}; "
-            f"'otun name release {write_key(found.kind, found.name)}' gives it up"
-        )
-    complain(f"{shown} is reserved for {wanted.identity!r} for good")
-
-
-async def _release(folder: Path, key: Key) -> None:
-    async with open_database(folder, is_created=False) as database:
-        if not await database.write(queries.release, *key, actor(), time.time()):
-            raise OtunError(f"{_show(*key)} is not reserved")
-    complain(f"{_show(*key)} is reserved for nobody any more")
-
-
-async def _list(folder: Path, *, as_json: bool) -> None:
-    found: list[Reservation] = []
-    try:
-        async with open_database(folder, is_created=False) as database:
-            found = await database.read(queries.reservations, time.time())
-    except NoDatabase as error:
-        complain(str(error))
-    output = open_stdout()
-    if as_json:
-        shown = [{**attrs.asdict(one), "until": write_time(one.until)} for one in found]
-        output.write_line(json.dumps(shown, indent=2))
-    elif found:
-        rows = [(one.name, _KINDS[one.kind], one.identity, show_time(one.until)) for one in found]
-        write_table(output, [("NAME", "KIND", "TOKEN", "UNTIL"), *rows])
 
 
 def _show(kind: ReservationKind, name: str) -> str:

@@ -1,12 +1,10 @@
 """`otun token`: who may use a server, on the machine that it runs on; it may be running meanwhile."""
 
-import json
 import os
 import secrets
 import time
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 
 import attrs
 import typer
@@ -17,20 +15,26 @@ from ..access.rates import day_of
 from ..access.tokens import SECRET_SIZE
 from ..errors import ConfigurationError, OtunError
 from ..server import queries
-from ..server.database import Database, NoDatabase, open_database
+from ..server.database import Database, open_database
 from ..server.first_token import forget_first_token
 from ..server.records import TokenRecord
 from .escaping import escape_text
 from .exit_codes import EPILOG
-from .layers import parse_count
+from .layers import Layers, parse_count
 from .name import write_key
-from .operators import JsonOption, StateOption, actor, read_flag, state_folder, write_table
-from .options import CommonFlags, ConfigOption, LogLevelOption, VerboseOption, VersionOption, prepare
+from .operators import (
+    JsonOption,
+    actor,
+    operator_command,
+    read_flag,
+    read_if_there,
+    state_folder,
+    write_fields,
+    write_json,
+    write_table,
+)
 from .output import complain, open_stdout
-from .signals import run_until_signal
 from .times import parse_end, show_time, write_time
-
-_T = TypeVar("_T")
 
 _MAX_CELL: Final = 40
 """Characters of what a token may, and of its limits, in the table; `show` has all of them."""
@@ -71,24 +75,19 @@ LimitsArgument = Annotated[
 
 
 @token.command(short_help="Make a token, and print it: this once.", epilog=EPILOG)
-def create(
-    context: typer.Context,
+@operator_command
+async def create(
+    layers: Layers,
     name: NameArgument,
     may: MayOption = None,
     expires: ExpiresOption = None,
     max_tunnels: MaxTunnelsOption = None,
     limit: LimitOption = None,
-    state: StateOption = None,
-    config: ConfigOption = None,
-    log_level: LogLevelOption = None,
-    verbose: VerboseOption = False,
-    version: VersionOption = False,
 ) -> None:
     """Make a token, and print it on a line of its own.
 
     It is never shown again: the server keeps a hash of it.
     """
-    layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), {"state": state})
     now = time.time()
     record = TokenRecord(
         name=normalize_token_name(name),
@@ -99,114 +98,73 @@ def create(
         expires=read_flag(partial(parse_end, now=now), "--expires", expires) if expires is not None else None,
         limits=str(read_flag(Limits.parse, "--limit", ",".join(limit))) if limit else None,
     )
-    run_until_signal(partial(_create, state_folder(layers), record))
-
-
-@token.command("list", short_help="List the tokens.", epilog=EPILOG)
-def list_tokens(
-    context: typer.Context,
-    as_json: JsonOption = False,
-    state: StateOption = None,
-    config: ConfigOption = None,
-    log_level: LogLevelOption = None,
-    verbose: VerboseOption = False,
-    version: VersionOption = False,
-) -> None:
-    """List the tokens that there are and were.  Times are in UTC."""
-    layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), {"state": state})
-    run_until_signal(partial(_list, state_folder(layers), as_json=as_json))
-
-
-@token.command(short_help="Show a token, except its secret.", epilog=EPILOG)
-def show(
-    context: typer.Context,
-    name: NameArgument,
-    as_json: JsonOption = False,
-    state: StateOption = None,
-    config: ConfigOption = None,
-    log_level: LogLevelOption = None,
-    verbose: VerboseOption = False,
-    version: VersionOption = False,
-) -> None:
-    """Show what is known of a token.  Its secret is not: nobody knows it but who has it."""
-    layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), {"state": state})
-    run_until_signal(partial(_show, state_folder(layers), normalize_token_name(name), as_json=as_json))
-
-
-@token.command("limit", short_help="Say how much a token's visitors may do.", epilog=EPILOG)
-def limit_token(
-    context: typer.Context,
-    name: NameArgument,
-    limits: LimitsArgument,
-    state: StateOption = None,
-    config: ConfigOption = None,
-    log_level: LogLevelOption = None,
-    verbose: VerboseOption = False,
-    version: VersionOption = False,
-) -> None:
-    """Give a token these limits instead of those that it had; a running server keeps to them within a second."""
-    layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), {"state": state})
-    wanted = None if limits.lower() == "none" else str(read_flag(Limits.parse, "limits", limits))
-    run_until_signal(partial(_limit, state_folder(layers), normalize_token_name(name), wanted))
-
-
-@token.command(short_help="Make a token invalid for good.", epilog=EPILOG)
-def revoke(
-    context: typer.Context,
-    name: NameArgument,
-    state: StateOption = None,
-    config: ConfigOption = None,
-    log_level: LogLevelOption = None,
-    verbose: VerboseOption = False,
-    version: VersionOption = False,
-) -> None:
-    """Make a token invalid for good; a running server ends its sessions within a second."""
-    layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), {"state": state})
-    run_until_signal(partial(_revoke, state_folder(layers), normalize_token_name(name)))
-
-
-@token.command(short_help="Give a token a new secret.", epilog=EPILOG)
-def rotate(
-    context: typer.Context,
-    name: NameArgument,
-    state: StateOption = None,
-    config: ConfigOption = None,
-    log_level: LogLevelOption = None,
-    verbose: VerboseOption = False,
-    version: VersionOption = False,
-) -> None:
-    """Give a token a new secret, and print it, this once; the old one is invalid at once, and its sessions end."""
-    layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), {"state": state})
-    run_until_signal(partial(_rotate, state_folder(layers), normalize_token_name(name)))
-
-
-async def _create(folder: Path, record: TokenRecord) -> None:
+    folder = state_folder(layers)
     secret = token_of(secrets.token_bytes(SECRET_SIZE))
     async with open_database(folder) as database:
         await database.write(queries.create_token, attrs.evolve(record, hash=hash_token(secret)), actor())
         await _hand_over(secret, database, record.name)
         is_first = len(await database.read(queries.tokens)) == 1
-    may = "everything that the server allows" if record.may is None else record.may
-    complain(f"the token {record.name!r} may have {may}; it is not shown again")
+    allowed = record.may or "everything that the server allows"
+    complain(f"the token {record.name!r} may have {allowed}; it is not shown again")
     if is_first:  # The folder may be another one than was meant.
         complain(f"it is the first one in {folder}, which must be the server's state folder")
 
 
-async def _rotate(folder: Path, name: str) -> None:
-    secret = token_of(secrets.token_bytes(SECRET_SIZE))
+@token.command("list", short_help="List the tokens.", epilog=EPILOG)
+@operator_command
+async def list_tokens(layers: Layers, as_json: JsonOption = False) -> None:
+    """List the tokens that there are and were.  Times are in UTC."""
+    records = await read_if_there(state_folder(layers), queries.tokens)
+    now = time.time()
+    if as_json:
+        write_json([_as_json(record, now) for record in records])
+        return
+    header = ("NAME", "MAY", "TUNNELS", "LIMITS", "CREATED", "EXPIRES", "LAST USED", "STATE")
+    write_table(header, [_row(record, now) for record in records])
+
+
+@token.command(short_help="Show a token, except its secret.", epilog=EPILOG)
+@operator_command
+async def show(layers: Layers, name: NameArgument, as_json: JsonOption = False) -> None:
+    """Show what is known of a token.  Its secret is not: nobody knows it but who has it."""
+    folder, name = state_folder(layers), normalize_token_name(name)
     async with open_database(folder, is_created=False) as database:
-        await database.write(queries.rotate_token, name, hash_token(secret), actor(), time.time())
-        await forget_first_token(database, folder)
-        await _hand_over(secret, database, name)
-    complain(f"this is the token {name!r} now, and not shown again; the one before is invalid")
+        record = await database.read(queries.find_token, name)
+        now = time.time()
+        used = await database.read(queries.usage_of, name, day_of(now))
+    if as_json:
+        write_json({**_as_json(record, now), "bytes_today": used})
+        return
+    fields = {
+        "name": record.name,
+        "may": record.may or "everything",
+        "tunnels": _tunnels(record),
+        "limits": record.limits or "-",
+        "used today": f"{used:,} bytes",
+        "created": show_time(record.created),
+        "expires": show_time(record.expires),
+        "last used": show_time(record.last_used),
+        "revoked": show_time(record.revoked),
+        "state": record.state(now),
+    }
+    write_fields(fields)
 
 
-async def _limit(folder: Path, name: str, limits: str | None) -> None:
+@token.command("limit", short_help="Say how much a token's visitors may do.", epilog=EPILOG)
+@operator_command
+async def limit_token(layers: Layers, name: NameArgument, limits: LimitsArgument) -> None:
+    """Give a token these limits instead of those that it had; a running server keeps to them within a second."""
+    wanted = None if limits.lower() == "none" else str(read_flag(Limits.parse, "limits", limits))
+    folder, name = state_folder(layers), normalize_token_name(name)
     async with open_database(folder, is_created=False) as database:
-        await database.write(queries.limit_token, name, limits, actor(), time.time())
+        await database.write(queries.limit_token, name, wanted, actor(), time.time())
 
 
-async def _revoke(folder: Path, name: str) -> None:
+@token.command(short_help="Make a token invalid for good.", epilog=EPILOG)
+@operator_command
+async def revoke(layers: Layers, name: NameArgument) -> None:
+    """Make a token invalid for good; a running server ends its sessions within a second."""
+    folder, name = state_folder(layers), normalize_token_name(name)
     async with open_database(folder, is_created=False) as database:
         before = await database.write(queries.revoke_token, name, actor(), time.time())
         await forget_first_token(database, folder)
@@ -219,45 +177,17 @@ async def _revoke(folder: Path, name: str) -> None:
         complain(f"still reserved for {name!r}: {shown}; 'otun name release {kept[0]}' lets others have it")
 
 
-async def _list(folder: Path, *, as_json: bool) -> None:
-    records: list[TokenRecord] = []
-    try:
-        async with open_database(folder, is_created=False) as database:
-            records = await database.read(queries.tokens)
-    except NoDatabase as error:
-        complain(str(error))
-    now = time.time()
-    output = open_stdout()
-    if as_json:
-        output.write_line(json.dumps([_as_json(record, now) for record in records], indent=2))
-    elif records:
-        header = ("NAME", "MAY", "TUNNELS", "LIMITS", "CREATED", "EXPIRES", "LAST USED", "STATE")
-        write_table(output, [header, *(_row(record, now) for record in records)])
-
-
-async def _show(folder: Path, name: str, *, as_json: bool) -> None:
+@token.command(short_help="Give a token a new secret.", epilog=EPILOG)
+@operator_command
+async def rotate(layers: Layers, name: NameArgument) -> None:
+    """Give a token a new secret, and print it, this once; the old one is invalid at once, and its sessions end."""
+    folder, name = state_folder(layers), normalize_token_name(name)
+    secret = token_of(secrets.token_bytes(SECRET_SIZE))
     async with open_database(folder, is_created=False) as database:
-        record = await database.read(queries.find_token, name)
-        now = time.time()
-        used = await database.read(queries.usage_of, name, day_of(now))
-    output = open_stdout()
-    if as_json:
-        output.write_line(json.dumps({**_as_json(record, now), "bytes_today": used}, indent=2))
-        return
-    lines = {
-        "name": record.name,
-        "may": record.may or "everything",
-        "tunnels": _tunnels(record),
-        "limits": record.limits or "-",
-        "used today": f"{used:,} bytes",
-        "created": show_time(record.created),
-        "expires": show_time(record.expires),
-        "last used": show_time(record.last_used),
-        "revoked": show_time(record.revoked),
-        "state": record.state(now),
-    }
-    for title, value in lines.items():
-        output.write_line(f"{title:<10} {escape_text(value)}")
+        await database.write(queries.rotate_token, name, hash_token(secret), actor(), time.time())
+        await forget_first_token(database, folder)
+        await _hand_over(secret, database, name)
+    complain(f"this is the token {name!r} now, and not shown again; the one before is invalid")
 
 
 async def _hand_over(secret: str, database: Database, name: str) -> None:
