@@ -13,19 +13,39 @@ _ROUNDING: Final = 1e-6
 """What may be missing of a whole one: waiting for just as long as it was said must do, whatever floats make of it."""
 
 
-class TokenBucket:
-    """Allows *burst* things at once, and then *per_second* of them.  It is full in the beginning."""
+class _Bucket:
+    """Holds *burst*, as it does in the beginning, and gets *per_second* again."""
 
     __slots__ = ("_burst", "_filled_at", "_left", "_per_second")
 
-    def __init__(self, per_second: float, *, burst: float) -> None:
-        _check_rate(per_second)
-        if not 1 <= burst < math.inf:
-            raise ValueError(f"a burst is a number from 1 up, not {burst}")
+    def __init__(self, per_second: float, burst: float) -> None:
+        if not 0 < per_second < math.inf:
+            raise ValueError(f"a rate is a number over 0, not {per_second}")
         self._per_second = per_second
         self._burst = float(burst)
         self._left = float(burst)
         self._filled_at = -math.inf
+
+    def is_full(self, now: float) -> bool:
+        """Whether it is as in the beginning."""
+        self._fill(now)
+        return self._left >= self._burst
+
+    def _fill(self, now: float) -> None:
+        if now > self._filled_at:
+            self._left = min(self._left + (now - self._filled_at) * self._per_second, self._burst)
+            self._filled_at = now
+
+
+class TokenBucket(_Bucket):
+    """Allows *burst* things at once, and then *per_second* of them.  It is full in the beginning."""
+
+    __slots__ = ()
+
+    def __init__(self, per_second: float, *, burst: float) -> None:
+        if not 1 <= burst < math.inf:
+            raise ValueError(f"a burst is a number from 1 up, not {burst}")
+        super().__init__(per_second, burst)
 
     def __repr__(self) -> str:
         return f"<TokenBucket {self._left:.1f} of {self._burst:g} left, {self._per_second:g} a second>"
@@ -43,33 +63,20 @@ class TokenBucket:
         missing = 1 - self._left
         return missing / self._per_second if missing > _ROUNDING else 0.0
 
-    def is_full(self, now: float) -> bool:
-        """Whether it is as in the beginning."""
-        self._fill(now)
-        return self._left >= self._burst
 
-    def _fill(self, now: float) -> None:
-        if now > self._filled_at:
-            self._left = min(self._left + (now - self._filled_at) * self._per_second, self._burst)
-            self._filled_at = now
-
-
-class Bandwidth:
+class Bandwidth(_Bucket):
     """Lets *per_second* bytes pass a second in the long run, after *burst* bytes at once.
 
-    Whoever reads does not know before how much there is, so it is told afterwards for how long not to read.
+    Whoever reads does not know before how much there is, so it is told afterwards for how long not to read: what
+    is left can be under zero.
     """
 
-    __slots__ = ("_burst", "_filled_at", "_left", "_per_second")
+    __slots__ = ()
 
     def __init__(self, per_second: float, *, burst: float) -> None:
-        _check_rate(per_second)
         if not 0 <= burst < math.inf:
             raise ValueError(f"a burst is a number of bytes, not {burst}")
-        self._per_second = per_second
-        self._burst = float(burst)
-        self._left = float(burst)  # Under zero: these have passed too early.
-        self._filled_at = -math.inf
+        super().__init__(per_second, burst)
 
     def __repr__(self) -> str:
         return f"<Bandwidth {self._left:.0f} of {self._burst:g} bytes left, {self._per_second:g} a second>"
@@ -84,16 +91,6 @@ class Bandwidth:
         """Return for how many seconds to read nothing more; never less than 0."""
         self._fill(now)
         return max(-self._left, 0.0) / self._per_second
-
-    def is_full(self, now: float) -> bool:
-        """Whether it is as in the beginning."""
-        self._fill(now)
-        return self._left >= self._burst
-
-    def _fill(self, now: float) -> None:
-        if now > self._filled_at:
-            self._left = min(self._left + (now - self._filled_at) * self._per_second, self._burst)
-            self._filled_at = now
 
 
 class DailyBytes:
@@ -137,8 +134,3 @@ def day_of(now: float) -> str:
 def until_next_day(now: float) -> float:
     """Return the seconds from *now*, in Unix time, to the next day of UTC."""
     return SECONDS_A_DAY - now % SECONDS_A_DAY
-
-
-def _check_rate(per_second: float) -> None:
-    if not 0 < per_second < math.inf:
-        raise ValueError(f"a rate is a number over 0, not {per_second}")

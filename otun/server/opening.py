@@ -142,8 +142,7 @@ class TunnelOpener:
             reached_host=client.address.reached_host,
             ports=self._ports,
         )
-        path = "" if registration.path == EVERY_PATH else registration.path.decode()
-        return OpenTunnel(registration, "http", url + path, keys, close)
+        return OpenTunnel(registration, "http", url + registration.url_path, keys, close)
 
     def _open_tls(self, wish: _Wish) -> OpenTunnel:
         if self._ports.https is None:

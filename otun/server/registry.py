@@ -100,6 +100,11 @@ class Registration:
         """Return how many bytes visitors have sent and received."""
         return self.moved + sum(owner.moved for owner in self.owners)
 
+    @property
+    def url_path(self) -> str:
+        """What its URL has behind the host: nothing, if it has every path."""
+        return "" if self.path == EVERY_PATH else self.path.decode()
+
     def is_kin_of(self, other: "Registration") -> bool:
         """Whether both belong to the same client, or to clients who have shown the same token."""
         return self.session is other.session or (self.owner is not None and self.owner == other.owner)

@@ -11,7 +11,7 @@ from ..switchboard import Switchboard
 from .accounts import Account
 from .clients import Client
 from .database import Database
-from .registry import EVERY_PATH, Registration
+from .registry import Registration
 from .throttling import Throttle
 from .usage import Usage
 
@@ -106,5 +106,4 @@ class Traffic:
 
 def _key(kind: str, registration: Registration) -> str:
     """Return what a tunnel of an identity is known by when it is opened again."""
-    path = "" if registration.path == EVERY_PATH else registration.path.decode()
-    return f"{kind}:{registration.name}{path}"
+    return f"{kind}:{registration.name}{registration.url_path}"
