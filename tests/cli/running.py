@@ -3,10 +3,13 @@
 import http.client
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import attrs
+import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,3 +106,22 @@ def visit(server: RunningServer, url: str, path: str = "/", **fields: str) -> tu
         return response.status, response.read()
     finally:
         connection.close()
+
+
+def run_on_small_disk(script: str, folder: Path, *, timeout: float) -> subprocess.CompletedProcess[str]:
+    """Run a shell's *script* where *folder*, its `$0`, is a file system of 256 KiB; `$1` is Python.
+
+    It is one in a mount namespace of its own: the test is skipped where there can be none.
+    """
+    folder.mkdir()
+    mount = 'mount -t tmpfs -o size=256k tmpfs "$0" || exit 77\n'
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    try:
+        done = subprocess.run(
+            [*command, mount + script, str(folder), sys.executable], capture_output=True, text=True, timeout=timeout
+        )
+    except FileNotFoundError:
+        pytest.skip("this system has no unshare")
+    if done.returncode == 77 or done.stderr.startswith("unshare:"):
+        pytest.skip("this system does not let us mount anything")
+    return done

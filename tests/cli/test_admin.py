@@ -5,8 +5,6 @@ import json
 import os
 import re
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,8 @@ import pytest
 
 from otun.cli import main
 from otun.version import __version__
+
+from .running import run_on_small_disk
 
 if TYPE_CHECKING:
     from .conftest import Ended, Program
@@ -418,7 +418,6 @@ def test_a_state_folder_with_a_long_path(
 def test_a_full_disk_keeps_the_server_running_and_bans_in_force(state: Path) -> None:
     """On a file system of 256 KiB, in a mount namespace of its own."""
     script = """
-mount -t tmpfs -o size=256k tmpfs "$0" || exit 77
 otun() { command=$1; shift; "$PYTHON" -m otun.cli $command --state "$STATE" "$@"; }
 export STATE="$0" PYTHON="$1"
 otun "token create ci" > "$0.token" 2> /dev/null || exit 1
@@ -449,14 +448,7 @@ otun status | grep -E "^(sessions|bans|database)"
 kill $server; wait $server; echo "server $?"
 cat "$0.farewell"
 """
-    state.mkdir()
-    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, str(state), sys.executable]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    except FileNotFoundError:
-        pytest.skip("this system has no unshare")
-    if done.returncode == 77 or done.stderr.startswith("unshare:"):
-        pytest.skip("this system does not let us mount anything")
+    done = run_on_small_disk(script, state, timeout=120)
     out = [line for line in done.stdout.splitlines() if not line.startswith(("#1", "SESSION"))]
     full = "No space left on device"
     assert out == [

@@ -6,8 +6,6 @@ import os
 import re
 import sqlite3
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +14,8 @@ import pytest
 
 from otun.access import hash_token
 from otun.cli import main
+
+from .running import run_on_small_disk
 
 if TYPE_CHECKING:
     from .conftest import Program
@@ -399,7 +399,6 @@ def test_processes_at_the_same_time_all_get_their_tokens(start: "Start", state: 
 def test_a_full_disk_is_one_line_and_exit_code_1_and_changes_nothing(state: Path) -> None:
     """On a file system of 256 KiB, in a mount namespace of its own."""
     script = """
-mount -t tmpfs -o size=256k tmpfs "$0" || exit 77
 "$1" -m otun.cli token create ci --state "$0" > "$0/token" || exit 1
 dd if=/dev/zero of="$0/filler" bs=4096 2>/dev/null
 for command in "create next" "revoke ci" "rotate ci"; do
@@ -409,14 +408,7 @@ rm "$0/filler"
 "$1" -m otun.cli token list --state "$0"
 "$1" -m otun.cli token revoke ci --state "$0"
 """
-    state.mkdir()
-    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, str(state), sys.executable]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except FileNotFoundError:
-        pytest.skip("this system has no unshare")
-    if done.returncode == 77 or done.stderr.startswith("unshare:"):
-        pytest.skip("this system does not let us mount anything")
+    done = run_on_small_disk(script, state, timeout=60)
     assert done.returncode == 0, done.stderr
     note, first, *complaints = done.stderr.splitlines()
     assert "it is not shown again" in note

@@ -16,7 +16,7 @@ from otun import SessionClosed, TcpAddress, Tunnel, TunnelSettings, forward, ope
 from otun.addresses import LocalAddress
 
 from ..server.harness import RunningServer
-from ..server.services import Service
+from ..server.services import Service, receive_head
 
 MIB: Final = 1024 * 1024
 _BLOCK: Final = 64 * 1024
@@ -117,3 +117,20 @@ class Names(trio.abc.HostnameResolver):
 
 def _place(address: str, port: object) -> tuple[object, ...]:
     return (address, port, 0, 0) if ":" in address else (address, port)
+
+
+async def forward_it(tunnel: Tunnel) -> None:
+    await tunnel.forward("localhost", 3000)
+
+
+async def accept_one(tunnel: Tunnel) -> None:
+    await tunnel.accept()
+
+
+async def serve_all(tunnel: Tunnel) -> None:
+    await tunnel.serve(receive_head)
+
+
+uses = pytest.mark.parametrize("use", [forward_it, accept_one, serve_all], ids=lambda use: use.__name__)
+Use = Callable[[Tunnel], Awaitable[None]]
+"""What a program may be doing with a tunnel when that ends."""

@@ -1,7 +1,5 @@
 """The server goes: `forward` and `accept` say so, and visitors see that they were cut short."""
 
-from collections.abc import Awaitable, Callable
-
 import pytest
 import trio
 
@@ -10,22 +8,7 @@ from otun import OtunError, SessionClosed, Tunnel, forward, open_session, open_t
 from ..server.harness import RunningServer
 from ..server.services import receive_all, receive_head, response
 from ..server.visitors import connect, receive_exactly, receive_until_reset, request
-
-
-async def forward_it(tunnel: Tunnel) -> None:
-    await tunnel.forward("localhost", 3000)
-
-
-async def accept_one(tunnel: Tunnel) -> None:
-    await tunnel.accept()
-
-
-async def serve_all(tunnel: Tunnel) -> None:
-    await tunnel.serve(receive_head)
-
-
-uses = pytest.mark.parametrize("use", [forward_it, accept_one, serve_all], ids=lambda use: use.__name__)
-Use = Callable[[Tunnel], Awaitable[None]]
+from .support import Use, accept_one, forward_it, uses
 
 
 @uses

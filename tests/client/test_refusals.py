@@ -1,7 +1,7 @@
 """A server that says no, at first or later: exceptions that a program can tell apart."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -25,7 +25,7 @@ from otun import (
 from otun.mux import Session, Stream
 
 from ..server.fixtures import StartService
-from ..server.services import receive_head
+from .support import Use, uses
 
 GRANTED = {"type": "registered", "url": "http://app.example", "subdomain": "app", "stream_header": True}
 
@@ -92,22 +92,6 @@ async def test_so_is_that_of_a_further_tunnel(
 
 
 # Later
-
-
-async def forward_it(tunnel: Tunnel) -> None:
-    await tunnel.forward("localhost", 3000)
-
-
-async def accept_one(tunnel: Tunnel) -> None:
-    await tunnel.accept()
-
-
-async def serve_all(tunnel: Tunnel) -> None:
-    await tunnel.serve(receive_head)
-
-
-uses = pytest.mark.parametrize("use", [forward_it, accept_one, serve_all], ids=lambda use: use.__name__)
-Use = Callable[[Tunnel], Awaitable[None]]
 
 
 @asynccontextmanager

@@ -98,3 +98,8 @@ async def registered_client(control: TcpAddress, name: str = "app") -> AsyncIter
         answer = await client.register(name)
         assert answer["type"] == "registered", answer
         yield client
+
+
+def port_of(answer: dict[str, object]) -> int:
+    """The port of a TCP tunnel, by the server's *answer* to its registration."""
+    return int(str(answer["url"]).rpartition(":")[2])

@@ -17,7 +17,7 @@ from otun.server.records import TokenRecord
 from .certificates import DOMAIN
 from .edges import Edge, StartEdge
 from .harness import TCP_PORTS
-from .raw_client import RawClient, raw_client
+from .raw_client import RawClient, port_of, raw_client
 from .stored_tokens import SOMEBODY, stored
 
 FIRST_PORT: Final = TCP_PORTS[0]
@@ -231,7 +231,7 @@ async def test_a_port_that_the_server_chooses_is_one_that_the_token_has(start_wi
         for _ in granted:
             client = await stack.enter_async_context(raw_client(edge.control))
             answer = await client.register(token="ci-secret", kind="tcp")
-            ports.add(int(str(answer["url"]).rpartition(":")[2]))
+            ports.add(port_of(answer))
         assert ports == set(granted)
         check_refusal(await ask(edge, "ci", kind="tcp"), "no_port_free", retryable=True)
 

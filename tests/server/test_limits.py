@@ -19,7 +19,7 @@ from .conversation import Tenant, conversation, tenant
 from .edges import Edge, StartEdge
 from .harness import TCP_PORTS, Engine
 from .limited import Clock, Limited, StartLimited
-from .raw_client import raw_client
+from .raw_client import port_of, raw_client
 from .services import receive_all, response
 from .visitors import Answer, connect, fetch, receive_exactly, receive_until_reset, request, reset
 
@@ -71,7 +71,7 @@ async def test_connections_of_a_tcp_tunnel_count_as_requests(start_limited: Star
     here = await start_limited("requests=1")
     async with raw_client(here.server.control) as client, trio.open_nursery() as nursery:
         answer = await client.register(kind="tcp", token="ci-secret")
-        port = int(str(answer["url"]).rpartition(":")[2])
+        port = port_of(answer)
         nursery.start_soon(client.serve, echo)
         answers = []
         while not answers or answers[-1]:
@@ -115,7 +115,7 @@ async def test_too_many_visitors_of_a_tcp_tunnel_are_closed(start_limited: Start
     here = await start_limited("visitors=1")
     async with raw_client(here.server.control) as client, trio.open_nursery() as nursery:
         answer = await client.register(kind="tcp", token="ci-secret")
-        port = int(str(answer["url"]).rpartition(":")[2])
+        port = port_of(answer)
         nursery.start_soon(client.serve, echo)
         async with await trio.open_tcp_stream("127.0.0.1", port) as visitor:
             await visitor.send_all(b"hello")
@@ -285,7 +285,7 @@ async def relayed(here: Limited, kind: str) -> AsyncIterator[trio.SocketStream]:
         nursery.start_soon(client.serve, handler)
         if kind == "tcp":
             answer = await client.register(kind="tcp", token="ci-secret")
-            port = int(str(answer["url"]).rpartition(":")[2])
+            port = port_of(answer)
             assert port in TCP_PORTS
             visitor = await trio.open_tcp_stream("127.0.0.1", port)
         else:

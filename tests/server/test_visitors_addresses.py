@@ -13,7 +13,7 @@ from otun.tls.self_made import own_certificate
 
 from ..tls.hello_wire import hello, sni
 from .harness import LOOPBACK, RunningServer
-from .raw_client import RawClient, raw_client
+from .raw_client import RawClient, port_of, raw_client
 from .visitors import connect
 
 HELLO = hello(sni(b"app.tunnel.example"))
@@ -62,7 +62,7 @@ async def is_served(address: TcpAddress, sent: bytes, expected: bytes, local_add
 @each_rule
 async def test_raw_tcp(server: RunningServer, rules: dict[str, object], is_admitted: bool) -> None:
     async with echoing(server, kind="tcp", **rules) as (client, answer):
-        port = int(str(answer["url"]).rpartition(":")[2])
+        port = port_of(answer)
         address = TcpAddress("127.0.0.1", port)
         assert await is_served(address, b"hello", b"hello") == is_admitted
         if not is_admitted:
@@ -72,7 +72,7 @@ async def test_raw_tcp(server: RunningServer, rules: dict[str, object], is_admit
 async def test_on_a_tcp_port_nobody_speaks_for_others(start_server) -> None:
     server = await start_server(trusted_proxies=(ip_network("127.0.0.0/8"),))
     async with echoing(server, kind="tcp", allow_ip=["192.0.2.0/24"]) as (_, answer):
-        address = TcpAddress("127.0.0.1", int(str(answer["url"]).rpartition(":")[2]))
+        address = TcpAddress("127.0.0.1", port_of(answer))
         line = b"PROXY TCP4 192.0.2.1 203.0.113.1 4711 80\r\n"
         assert not await is_served(address, line + b"hello", line + b"hello")
 

@@ -15,7 +15,7 @@ from otun.server.upstream import Upstream
 from .conversation import Tenant, conversation
 from .harness import Engine
 from .limited import Limited, StartLimited
-from .raw_client import RawClient, raw_client
+from .raw_client import RawClient, port_of, raw_client
 from .services import response
 from .visitors import connect, receive_exactly, request, reset
 
@@ -42,7 +42,7 @@ async def answer_for_ever(one: Tenant, stream: trio.abc.HalfCloseableStream, num
 
 async def open_port(client: RawClient) -> int:
     answer = await client.register(kind="tcp", token="ci-secret", id="port")
-    return int(str(answer["url"]).rpartition(":")[2])
+    return port_of(answer)
 
 
 def find(here: Limited, name: str) -> Registration:
