@@ -80,7 +80,7 @@ class Session(trio.abc.Listener[Stream]):
     def open_soon(self, opener: Opener) -> bool:
         """Grant *opener* a stream: at once, or when an earlier open is answered.
 
-        False when it cannot be: the session has ended or goes away, or too many wait already.
+        False when it cannot be: the session has ended, the peer goes away, or too many wait already.
         """
         if self.is_going_away:
             return False
@@ -94,7 +94,7 @@ class Session(trio.abc.Listener[Stream]):
 
     @property
     def is_going_away(self) -> bool:
-        """Whether the session takes no new streams any more, or has ended."""
+        """Whether the peer takes no new streams any more, or the session has ended."""
         return self._error is not None or not self._connection.may_ever_open
 
     def forget_opener(self, opener: Opener) -> None:
@@ -161,10 +161,9 @@ class Session(trio.abc.Listener[Stream]):
         return statistics_of(self._connection, self._pings.round_trip)
 
     def go_away(self) -> None:
-        """Tell the peer that no new streams are taken; those that exist go on.  Does not wait."""
+        """Tell the peer that no new streams are taken; those that exist go on, and we can open others.  Does not wait."""
         self._check_open()
         self._connection.go_away()
-        self._refuse_openers()
 
     async def aclose(self) -> None:
         """End the session.  What was sent before is delivered first, for as long as the peer takes it.
@@ -211,8 +210,6 @@ class Session(trio.abc.Listener[Stream]):
         self._check_open()
         if self._connection.has_peer_gone_away:
             raise SessionClosed("the peer takes no new streams: it is going away", is_clean=True, code=0)
-        if self._connection.has_gone_away:
-            raise SessionClosed("no stream can be opened after go_away()", is_clean=True)
 
     def _end(self, error: SessionClosed) -> None:
         if self._error is not None:

@@ -85,16 +85,16 @@ class YamuxConnection:
 
     @property
     def may_ever_open(self) -> bool:
-        """Whether waiting for `can_open` makes sense: nobody has gone away, and there are ids left."""
-        return not (self.has_gone_away or self.has_peer_gone_away or self._next_id > MAX_UINT32)
+        """Whether waiting for `can_open` makes sense: the peer has not gone away, and there are ids left."""
+        return not (self.has_peer_gone_away or self._next_id > MAX_UINT32)
 
     def open_stream(self, handler: StreamHandler) -> YamuxStream:
         """Open a stream.  Its data may be sent at once, before the peer acknowledges it.
 
-        Raises `LocalProtocolError` after a GoAway of either side, while `can_open` is false, and when all ids are used.
+        Raises `LocalProtocolError` after the peer's GoAway, while `can_open` is false, and when all ids are used.
         """
-        if self.has_gone_away or self.has_peer_gone_away:
-            raise LocalProtocolError("no stream can be opened: the session is going away")
+        if self.has_peer_gone_away:
+            raise LocalProtocolError("no stream can be opened: the peer is going away")
         if not self.can_open:
             raise LocalProtocolError(f"no stream can be opened: {OPEN_BACKLOG} opens wait for the peer's answer")
         if self._next_id > MAX_UINT32:
@@ -119,7 +119,9 @@ class YamuxConnection:
         return value
 
     def go_away(self, code: int = GoAwayCode.NORMAL) -> None:
-        """Queue a GoAway, once.  With code 0 the streams that are open go on; new ones are refused from now on.
+        """Queue a GoAway, once.  With code 0 the streams that are open go on; the peer's new ones are refused from now on.
+
+        It says nothing of our own: they can still be opened.
 
         It leaves behind the data that is queued, because some peers stop reading at a GoAway.
         """

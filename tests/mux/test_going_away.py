@@ -90,5 +90,14 @@ async def test_after_our_goaway_new_streams_are_reset_and_drained_and_old_ones_g
         assert [frame.stream_id for frame in await peer.settle() if frame.flags & RST] == [3]
         assert await stream.receive_some() == b"old"
         assert stream_count(session) == 1
-        with pytest.raises(SessionClosed):
-            await session.open_stream()
+
+
+async def test_after_our_goaway_we_still_open_streams(open_with_peer) -> None:
+    async with open_with_peer() as (session, peer):
+        session.go_away()
+        await peer.settle()
+        stream = await session.open_stream()
+        await stream.send_all(b"question")
+        assert await peer.body_of(2, 8) == b"question"
+        await peer.send(data(2, b"answer"))
+        assert await stream.receive_some() == b"answer"

@@ -129,8 +129,14 @@ def test_after_our_go_away_a_new_stream_is_reset_and_drained_and_old_ones_go_on(
     assert dialogue.say() == [rst(3), rst(5)]
     stream.send_data(b"answer")
     assert dialogue.say() == [data(1, b"answer")]
-    with pytest.raises(LocalProtocolError):
-        dialogue.open()
+
+
+def test_after_our_go_away_we_still_open_streams() -> None:
+    dialogue = Dialogue()
+    dialogue.connection.go_away()
+    dialogue.say()
+    dialogue.open().send_data(b"question")
+    assert dialogue.say()[-1] == data(2, b"question")
 
 
 @pytest.mark.conformance(75)
