@@ -161,7 +161,10 @@ class Session(trio.abc.Listener[Stream]):
         return statistics_of(self._connection, self._pings.round_trip)
 
     def go_away(self) -> None:
-        """Tell the peer that no new streams are taken; those that exist go on, and we can open others.  Does not wait."""
+        """Tell the peer that no new streams are taken: those that exist go on, and we can open others.
+
+        It does not wait.
+        """
         self._check_open()
         self._connection.go_away()
 

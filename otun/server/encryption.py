@@ -1,7 +1,10 @@
 """Which certificate a server shows to whom."""
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
+
+import trio
 
 from ..errors import ConfigurationError
 from ..switchboard import TlsBuffers
@@ -48,6 +51,16 @@ class Encryption:
                 f"{error}; remove it to have a new one made, whose fingerprint clients must then be given"
             ) from error
         return self.store.watch(certificate)
+
+    def keep_fresh(self, on_obtained: Callable[[str], None], tasks: trio.Nursery) -> None:
+        """Load certificates whose files change, and get those that are due, in *tasks* until they are cancelled.
+
+        *on_obtained* is called with each name, or wildcard, that has got a new one.
+        """
+        tasks.start_soon(self.store.keep_fresh)
+        if self.automatic is not None:
+            self.automatic.tell(on_obtained)
+            tasks.start_soon(self.automatic.run)
 
     @property
     def fingerprint(self) -> Fingerprint | None:

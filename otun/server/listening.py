@@ -85,18 +85,29 @@ def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # The sockets that it accepts inherit these options.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _find_dead_peers(sock)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        prepare(sock)
         sock.bind((host, port))
         sock.listen(LISTEN_BACKLOG)
-        sock.setblocking(False)
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def prepare(sock: socket.socket) -> None:
+    """Set what the sockets that *sock* accepts inherit, and never wait for one."""
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _find_dead_peers(sock)
+
+
+def is_listening_tcp(sock: socket.socket) -> bool:
+    """Whether TCP connections can be accepted on *sock*, which somebody else has opened."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_STREAM:
+        return False
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
 
 
 def _find_dead_peers(sock: socket.socket) -> None:

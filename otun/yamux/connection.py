@@ -119,7 +119,7 @@ class YamuxConnection:
         return value
 
     def go_away(self, code: int = GoAwayCode.NORMAL) -> None:
-        """Queue a GoAway, once.  With code 0 the streams that are open go on; the peer's new ones are refused from now on.
+        """Queue a GoAway, once.  With code 0 the streams that are open go on; the peer's new ones are refused.
 
         It says nothing of our own: they can still be opened.
 

@@ -544,9 +544,9 @@ PLANTS: Final = [
     ),
     Plant(
         "no TLS where certificates are demanded",
-        "server/server.py",
-        "(is_private and settings.client_ca is None)",
-        "is_private",
+        "server/hub.py",
+        "(are_loopback(sockets.control) and settings.client_ca is None)",
+        "are_loopback(sockets.control)",
         (CLIENT_CERTIFICATES,),
     ),
     Plant(

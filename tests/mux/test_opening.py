@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from otun.mux import SessionClosed, StreamReset
+from otun.mux import StreamReset
 from otun.yamux.frames import ACK, DATA, FIN, RST, SYN, WINDOW_UPDATE
 
 from .support import INITIAL_WINDOW, data, echo, fixed_window, receive_exactly, stream_count, update

@@ -70,7 +70,7 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> list[Registry]:
         made.append(Registry(*arguments, **keywords))
         return made[-1]
 
-    monkeypatch.setattr("otun.server.server.Registry", make)
+    monkeypatch.setattr("otun.server.hub.Registry", make)
     return made
 
 
@@ -97,7 +97,7 @@ def http_ports(monkeypatch: pytest.MonkeyPatch) -> list[HttpPort]:
         made.append(HttpPort(*arguments, **keywords))
         return made[-1]
 
-    monkeypatch.setattr("otun.server.server.HttpPort", make)
+    monkeypatch.setattr("otun.server.hub.HttpPort", make)
     return made
 
 

@@ -81,7 +81,7 @@ def traffics(monkeypatch: pytest.MonkeyPatch, unix: Clock) -> list[Traffic]:
         made.append(Traffic(*arguments, clock=unix))
         return made[-1]
 
-    monkeypatch.setattr("otun.server.server.Traffic", make)
+    monkeypatch.setattr("otun.server.knowledge.Traffic", make)
     return made
 
 

@@ -53,7 +53,7 @@ async def test_host_and_port_become_those_of_https(edge: Edge, host: str, port: 
 
 
 async def test_the_usual_port_is_not_written(start_edge: StartEdge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("otun.server.server._port_of", lambda sockets: 443)
+    monkeypatch.setattr("otun.server.hub._port_of", lambda sockets: 443)
     edge = await start_edge()
     check(await fetch(edge.public, "/x", host=NAME), f"https://{NAME}/x")
 

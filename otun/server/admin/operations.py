@@ -14,14 +14,11 @@ from ...control.messages import Error
 from ...errors import DatabaseError
 from ...version import __version__
 from .. import queries
-from ..authentication import Authenticator
-from ..bans import Bans
-from ..clients import Client, Clients, OpenTunnel
+from ..clients import Client, OpenTunnel
 from ..database import Database
-from ..http_port import HttpPort
+from ..hub import Hub
+from ..knowledge import Knowledge
 from ..records import Actor, Ban
-from ..registry import Registry
-from ..tcp_port import TcpPorts
 from .requests import AddBan, BadCommand, BansWanted, Kick, RemoveBan, Request, SessionsWanted, StatusWanted
 
 if TYPE_CHECKING:
@@ -48,12 +45,8 @@ class Operations:
     """Carries requests out."""
 
     server: "Server"
-    clients: Clients
-    registry: Registry
-    http_port: HttpPort
-    tcp_ports: TcpPorts
-    authenticator: Authenticator
-    bans: Bans
+    hub: Hub
+    knowledge: Knowledge
     database: Database
     clock: Callable[[], float] = time.time
     started_at: float = attrs.field(factory=trio.current_time)
@@ -82,11 +75,11 @@ class Operations:
             "control": list(map(str, self.server.control_addresses)),
             "public": list(map(str, self.server.public_addresses)),
             "https": list(map(str, self.server.https_addresses)),
-            "sessions": len(self.clients),
-            "tunnels": sum(len(client.tunnels) for client in self.clients),
-            "visitors": self.http_port.visitors + self.tcp_ports.visitors,
-            "bans": len(self.bans.in_force()),
-            "open": self.authenticator.is_open,
+            "sessions": len(self.hub.clients),
+            "tunnels": sum(len(client.tunnels) for client in self.hub.clients),
+            "visitors": self.hub.visitors,
+            "bans": len(self.knowledge.bans.in_force()),
+            "open": self.knowledge.authenticator.is_open,
             "database": await self._trouble(),
         }
 
@@ -98,7 +91,7 @@ class Operations:
         return self.database.trouble
 
     def _sessions(self, after: int) -> Answer:
-        found = sorted((client for client in self.clients if client.number > after), key=lambda one: one.number)
+        found = sorted((client for client in self.hub.clients if client.number > after), key=lambda one: one.number)
         return {
             "sessions": list(map(self._describe, found[:SESSIONS_AT_ONCE])),
             "more": len(found) > SESSIONS_AT_ONCE,
@@ -141,24 +134,25 @@ class Operations:
 
     def _find(self, who: str) -> list[Client]:
         """Return those who have the tunnel, host name, port or number that *who* is."""
+        clients, tcp_ports = self.hub.clients, self.hub.tcp_ports
         if who.startswith("#"):
-            return [client for client in self.clients if str(client.number) == who[1:]]
-        if who.isascii() and who.isdigit() and len(who) <= 5 and int(who) in self.tcp_ports:
-            return [self.clients.client_of(self.tcp_ports[int(who)].registration)]
-        return [client for client in self.clients if any(self._is_called(one, who) for one in client.tunnels.values())]
+            return [client for client in clients if str(client.number) == who[1:]]
+        if who.isascii() and who.isdigit() and len(who) <= 5 and int(who) in tcp_ports:
+            return [clients.client_of(tcp_ports[int(who)].registration)]
+        return [client for client in clients if any(self._is_called(one, who) for one in client.tunnels.values())]
 
     def _is_called(self, tunnel: OpenTunnel, who: str) -> bool:
         registration = tunnel.registration
         if registration.name == who:
             return True
-        return tunnel.kind != "tcp" and who.removesuffix(".") in self.registry.hosts_of(registration)
+        return tunnel.kind != "tcp" and who.removesuffix(".") in self.hub.registry.hosts_of(registration)
 
     async def _ban(self, request: AddBan, by: Actor) -> Answer:
         ban = Ban(request.network, request.reason, request.until)
         if ban.has_ended(self.clock()):
             raise BadCommand("until: that time is past")
         try:
-            is_recorded = await self.bans.add(ban, by)
+            is_recorded = await self.knowledge.bans.add(ban, by)
         except queries.TooManyBans as error:
             raise BadCommand(str(error), "too_many_bans") from error
         logger.info("%s was banned by %s", ban.network, by.who)
@@ -166,7 +160,7 @@ class Operations:
 
     async def _unban(self, network: str, by: Actor) -> Answer:
         try:
-            was_banned = await self.bans.remove(network, by)
+            was_banned = await self.knowledge.bans.remove(network, by)
         except DatabaseError as error:
             raise BadCommand(f"{network} stays banned: {error}", "database") from error
         if not was_banned:
@@ -175,7 +169,7 @@ class Operations:
         return {"network": network}
 
     def _bans(self, after: str) -> Answer:
-        found = [ban for ban in self.bans.in_force() if ban.network > after]
+        found = [ban for ban in self.knowledge.bans.in_force() if ban.network > after]
         return {"bans": list(map(attrs.asdict, found[:BANS_AT_ONCE])), "more": len(found) > BANS_AT_ONCE}
 
 
