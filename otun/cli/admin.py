@@ -35,6 +35,7 @@ async def status(layers: Layers, as_json: JsonOption = False) -> None:
         **answer,
         "uptime": _show_span(int(str(answer["uptime"]))),
         "open": "yes: nobody needs a token" if answer["open"] else "no",
+        "draining": "yes: it is about to end" if answer["draining"] else "no",
         "database": "sound" if database is None else f"in trouble: {database}",
     }
     write_fields({title: _show(value) for title, value in fields.items()})

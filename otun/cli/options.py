@@ -69,10 +69,17 @@ def prepare_with_file(
 ) -> tuple[Layers, ConfigFile]:
     """Do what `prepare` does, and return the configuration file, too."""
     set_up_logging(common)  # for what happens until the settings are known
-    file = find_config(common)
-    layers = open_layers(section, {**flags, "log_level": common.log_level}, os.environ, file)
-    _set_up_logging(layers)
+    layers, file = read_layers(section, common, flags)
+    configure_logging(read_log_level(layers))
     return layers, file
+
+
+def read_layers(
+    section: Literal["server", "client"], common: CommonFlags, flags: Mapping[str, Value]
+) -> tuple[Layers, ConfigFile]:
+    """Read the settings for a command, and return the configuration file, too.  Raises `ConfigurationError`."""
+    file = find_config(common)
+    return open_layers(section, {**flags, "log_level": common.log_level}, os.environ, file), file
 
 
 def flags_of(context: typer.Context) -> dict[str, Value]:
@@ -95,8 +102,10 @@ def set_up_logging(common: CommonFlags) -> None:
 
     Raises `ConfigurationError`.
     """
-    _set_up_logging(open_layers("client", {"log_level": common.log_level}, os.environ, ConfigFile()))
+    layers = open_layers("client", {"log_level": common.log_level}, os.environ, ConfigFile())
+    configure_logging(read_log_level(layers))
 
 
-def _set_up_logging(layers: Layers) -> None:
-    configure_logging(layers.read("log_level", parse_log_level) or parse_log_level(DEFAULT_LEVEL))
+def read_log_level(layers: Layers) -> int:
+    """Return the level that is asked for, or the usual one.  Raises `ConfigurationError`."""
+    return layers.read("log_level", parse_log_level) or parse_log_level(DEFAULT_LEVEL)

@@ -1,21 +1,19 @@
 """`otun server`: the part that runs on the public machine."""
 
-import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from socket import gethostname
 from typing import Annotated, Final
 
-import trio
 import typer
 
 from ..access.limits import parse_bandwidth, parse_daily
 from ..addresses import TcpAddress, is_loopback_host, parse_listen_address, parse_network, parse_port_ranges
 from ..control.names import normalize_hostname
-from ..server import HttpTimeouts, Server, ServerSettings, serve
+from ..server import HttpTimeouts, Server, ServerSettings
 from ..server.first_token import FILE_NAME as FIRST_TOKEN
-from ..server.settings import DEFAULT_RESERVATION
+from ..server.settings import DEFAULT_DRAIN, DEFAULT_RESERVATION
 from .certificates import (
     AcmeCaOption,
     AcmeDirectoryOption,
@@ -29,11 +27,23 @@ from .certificates import (
     read_certificates,
 )
 from .descriptors import raise_descriptor_limit
-from .layers import Layers, parse_count, parse_seconds, parse_switch, parse_whole_seconds
-from .options import CommonFlags, ConfigOption, LogLevelOption, VerboseOption, VersionOption, flags_of, prepare
+from .layers import Layers, Value, parse_count, parse_seconds, parse_switch, parse_whole_seconds
+from .logs import configure_logging
+from .options import (
+    CommonFlags,
+    ConfigOption,
+    LogLevelOption,
+    VerboseOption,
+    VersionOption,
+    flags_of,
+    prepare,
+    read_layers,
+    read_log_level,
+)
 from .output import Output, open_stdout, warn
+from .serving import ServerProgram
 from .signals import run_until_signal
-from .state import claim_state_folder, default_state_folder
+from .state import default_state_folder
 from .times import parse_duration
 from .tokens import read_tokens_file, tokens_from_environment
 
@@ -166,6 +176,13 @@ MaxBandwidthOption = Annotated[
 MaxDailyOption = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Bytes a day of UTC for one tunnel: 5GB [any number].")
 ]
+DrainOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="For what is under way when SIGTERM ends the server: 30s, 5m, or 0 [default: 30s].",
+    ),
+]
 
 
 def server(
@@ -202,6 +219,7 @@ def server(
     max_requests: MaxRequestsOption = None,
     max_bandwidth: MaxBandwidthOption = None,
     max_daily: MaxDailyOption = None,
+    drain: DrainOption = None,
     config: ConfigOption = None,
     log_level: LogLevelOption = None,
     verbose: VerboseOption = False,
@@ -209,10 +227,21 @@ def server(
 ) -> None:
     """Run the server: clients open tunnels on its control port, visitors reach them through its public port."""
     raise_descriptor_limit()
-    layers = prepare("server", CommonFlags.given(context, config, log_level, verbose), flags_of(context))
+    common, flags = CommonFlags.given(context, config, log_level, verbose), flags_of(context)
+    layers = prepare("server", common, flags)
     settings = read_server_settings(layers, os.environ)
-    with claim_state_folder(settings.state) if settings.state is not None else contextlib.nullcontext():
-        run_until_signal(partial(serve_and_announce, settings, open_stdout()))
+    program = ServerProgram(settings, open_stdout(), announce, partial(read_again, common, flags))
+    run_until_signal(program.run, finish=program.finish)
+
+
+def read_again(common: CommonFlags, flags: Mapping[str, Value]) -> tuple[ServerSettings, Callable[[], None]]:
+    """Return what flags, environment and files say now, and what sets up logging so.
+
+    Raises `ConfigurationError` and `InvalidName`.
+    """
+    layers, _ = read_layers("server", common, flags)
+    settings, level = read_server_settings(layers, os.environ), read_log_level(layers)
+    return settings, partial(configure_logging, level)
 
 
 def read_server_settings(layers: Layers, environ: Mapping[str, str]) -> ServerSettings:
@@ -234,6 +263,7 @@ def read_server_settings(layers: Layers, environ: Mapping[str, str]) -> ServerSe
         file = state / "tokens"
     tokens = read_tokens_file(file) if file is not None else frozenset()
     reservation = layers.read("reservation", parse_duration)
+    drain = layers.read("drain", parse_duration)
     return ServerSettings(
         control=control,
         public=_DEFAULTS.public if public is None and https is None else public,
@@ -265,26 +295,25 @@ def read_server_settings(layers: Layers, environ: Mapping[str, str]) -> ServerSe
         max_requests=layers.read("max_requests", parse_count),
         max_bandwidth=layers.read("max_bandwidth", parse_bandwidth),
         max_daily=layers.read("max_daily", parse_daily),
+        drain=DEFAULT_DRAIN if drain is None else drain,
     )
 
 
-async def serve_and_announce(settings: ServerSettings, output: Output) -> None:
-    """Serve until cancelled; say on *output* where, once that is known.  Raises `ListenError`."""
-    async with trio.open_nursery() as nursery:
-        running: Server = await nursery.start(serve, settings)
-        for address in running.control_addresses:
-            output.write_line(f"control {address}")
-        for address in running.public_addresses:
-            output.write_line(f"public {address}")
-        for address in running.https_addresses:
-            output.write_line(f"https {address}")
-        output.write_line(f"client: {describe_client(settings, running, shows_token=output.is_terminal)}")
-        if running.first_token is not None and settings.state is not None and not output.is_terminal:
-            output.write_line(f"token: in {settings.state / FIRST_TOKEN}")
-        if settings.allow_plaintext and is_open_to_others(running.control_addresses):
-            warn("clients may connect without TLS: their tokens and all that passes can be read on the way")
-        if settings.open:
-            warn("everybody who reaches the control port can open tunnels (--open)")
+def announce(settings: ServerSettings, running: Server, output: Output) -> None:
+    """Say where a server listens, and how clients reach it."""
+    for address in running.control_addresses:
+        output.write_line(f"control {address}")
+    for address in running.public_addresses:
+        output.write_line(f"public {address}")
+    for address in running.https_addresses:
+        output.write_line(f"https {address}")
+    output.write_line(f"client: {describe_client(settings, running, shows_token=output.is_terminal)}")
+    if running.first_token is not None and settings.state is not None and not output.is_terminal:
+        output.write_line(f"token: in {settings.state / FIRST_TOKEN}")
+    if settings.allow_plaintext and is_open_to_others(running.control_addresses):
+        warn("clients may connect without TLS: their tokens and all that passes can be read on the way")
+    if settings.open:
+        warn("everybody who reaches the control port can open tunnels (--open)")
 
 
 def describe_client(settings: ServerSettings, running: Server, *, shows_token: bool = False) -> str:

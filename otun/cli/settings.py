@@ -55,6 +55,7 @@ class ServerTable:
     max_requests: int | None = None
     max_bandwidth: str | None = None
     max_daily: str | None = None
+    drain: str | None = None
     log_level: str | None = None
 
 

@@ -1,4 +1,4 @@
-"""Points in time as people write them: `30d`, `12h`, `2026-12-31`; and as they are shown, in UTC."""
+"""Points in time, and spans, as people write them: `30s`, `12h`, `30d`, `2026-12-31`; times are shown in UTC."""
 
 import re
 from datetime import UTC, date, datetime, time, timedelta
@@ -6,14 +6,14 @@ from typing import Final
 
 from ..errors import ConfigurationError
 
-_UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_SPAN: Final = r"([0-9]{1,7})([mhdw])"
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_SPAN: Final = r"([0-9]{1,7})([smhdw])"
 _LONGEST: Final = timedelta(days=36525)
 """A century: what is meant to be longer is meant to be for good."""
 
 
 def parse_duration(text: str) -> float:
-    """Read `12h` or `30d` as seconds; 0 is none.  Raises `ConfigurationError`."""
+    """Read `30s`, `12h` or `30d` as seconds; 0 is none.  Raises `ConfigurationError`."""
     return 0.0 if text == "0" else _parse_span(text).total_seconds()
 
 
@@ -34,10 +34,10 @@ def parse_end(text: str, now: float) -> int:
 def _parse_span(text: str) -> timedelta:
     match = re.fullmatch(_SPAN, text)
     if match is None:
-        raise ConfigurationError(f"{text[:60]!r} is no span of time; write 30m, 12h, 7d or 4w")
+        raise ConfigurationError(f"{text[:60]!r} is no span of time; write 30s, 10m, 12h, 7d or 4w")
     span = timedelta(**{_UNITS[match[2]]: int(match[1])})
     if not timedelta() < span <= _LONGEST:
-        raise ConfigurationError(f"{text!r} is not between a minute and a hundred years")
+        raise ConfigurationError(f"{text!r} is not between a second and a hundred years")
     return span
 
 

@@ -28,9 +28,9 @@ class Account:
         self.deadline_slot: int = 0
         self.limits: Limits = NO_LIMITS
         self.meter: Meter = Meter()
+        self.tunnel_quota: Quota = tunnel_quota
         self.tunnels: dict[str, Throttle] = {}  # By kind, name and path.
         self.is_congested: bool = False  # Somebody waits for the identity's bandwidth: nobody overtakes.
-        self._tunnel_quota = tunnel_quota
         self._waiting: dict[Throttle, None] = {}  # Those with visitors who wait, in the order of their turns.
         self._wakes_at = math.inf
 
@@ -44,7 +44,7 @@ class Account:
 
     def limit_tunnel(self, throttle: "Throttle", used: int) -> None:
         """Do the same for one of its tunnels, with what the server allows; visitors who are there are limited, too."""
-        throttle.meter.limit(self.limits.tunnel.stricter(self._tunnel_quota), used, self.clock())
+        throttle.meter.limit(self.limits.tunnel.stricter(self.tunnel_quota), used, self.clock())
         throttle.take_effect()
 
     def sweep(self, in_use: set[Registration]) -> None:

@@ -55,9 +55,10 @@ class Authenticator:
         is_private: bool = False,
     ) -> None:
         self._key = key
-        self._plain = {identity.credential: identity for identity in map(self._identity_of_plain, plain)}
+        self._plain: dict[bytes, Identity]
+        self._is_open: bool
+        self.change(plain, is_open=is_open)
         self._database = database
-        self._is_open = is_open
         self._is_private = is_private
         self._has_records = False
         self._stored: dict[bytes, Identity] = {}  # By the token's hash, those that were not revoked.
@@ -66,6 +67,11 @@ class Authenticator:
         self._used: dict[bytes, float] = {}  # When, as far as the database does not know.
         self._noted_at = -inf
         self._is_failing = False
+
+    def change(self, plain: Iterable[str], *, is_open: bool) -> None:
+        """Have these *plain* tokens, and no others; whoever was let in by another is reported by `keep_fresh`."""
+        self._plain = {identity.credential: identity for identity in map(self._identity_of_plain, plain)}
+        self._is_open = is_open
 
     async def load(self) -> None:
         """Read the tokens of the database.  Raises `DatabaseError`."""

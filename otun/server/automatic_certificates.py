@@ -62,6 +62,14 @@ class AutomaticCertificates:
         """Call *on_obtained* with each name, or wildcard, that has a new certificate."""
         self._on_obtained = on_obtained
 
+    def add_to(self, store: CertificateStore) -> None:
+        """Put into *store* what was obtained up to now."""
+        for files in self._files:
+            try:
+                store.add(files)
+            except ConfigurationError as error:
+                logger.error("certificate %s: it cannot be used: %s", files, error)
+
     async def run(self) -> None:
         """Order and renew until cancelled."""
         await self._issuer.run()

@@ -13,6 +13,7 @@ from ..mux import open_board_session
 from ..switchboard import Switchboard, TlsSocket
 from ..tls.client_hello import AlertDescription, ClientHello
 from .arrival import Arrival
+from .attendance import Attendance
 from .bans import Bans
 from .clients import ClientAddress
 from .control_port import CLIENT_LIMITS, MAX_UNREGISTERED, ControlPort
@@ -44,9 +45,10 @@ class ClientGate:
         self._clients = clients
         self._encryption = encryption
         self._bans = bans
-        self._is_plaintext_allowed = is_plaintext_allowed
+        self.is_plaintext_allowed: bool = is_plaintext_allowed
         self._arriving: set[Arrival] = set()
         self._leaving = 0
+        self.attendance: Attendance = Attendance()
         self._reports = Reports(trio.current_time, called="client")
 
     def client_connected(self, sock: socket.socket) -> None:
@@ -90,7 +92,7 @@ class ClientGate:
         """Serve a client without TLS, if only to tell it that it needs it."""
         self._arriving.remove(arrival)
         arrival.leave()
-        self._start(arrival.sock, arrival.peer, received, is_acceptable=self._is_plaintext_allowed)
+        self._start(arrival.sock, arrival.peer, received, is_acceptable=self.is_plaintext_allowed)
 
     def called_again(self, arrival: Arrival) -> None:
         """Nobody waits for anything here."""
@@ -112,6 +114,7 @@ class ClientGate:
         except OSError:  # It has gone already.
             self._board.close(sock)
         else:
+            self.attendance.come()
             self._clients.start_soon(self._serve, sock, client, received, is_acceptable)
 
     async def _serve(self, sock: socket.socket, client: ClientAddress, received: bytes, is_acceptable: bool) -> None:
@@ -122,3 +125,5 @@ class ClientGate:
                 await self._port.serve_client(session, client, is_acceptable=is_acceptable)
         except Exception:
             logger.exception("client %s: failed", client)
+        finally:
+            self.attendance.leave()

@@ -16,7 +16,7 @@ from ..yamux import Allowance, SessionLimits, YamuxStream
 from .admission import MAX_TUNNELS, Refused, check_id, refuse
 from .bans import BANNED, Bans
 from .clients import Client, ClientAddress, Clients
-from .opening import TunnelOpener
+from .opening import ENDING, TunnelOpener
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -69,7 +69,8 @@ class ControlPort:
             await self._serve_tunnels(client, channel, request)
         except Refused as refusal:
             assert channel is not None
-            logger.warning("client %s: refused: %s", address, refusal)
+            level = logging.INFO if refusal.answer is ENDING else logging.WARNING
+            logger.log(level, "client %s: refused: %s", address, refusal)
             await _say_farewell(channel, refusal.answer)
         except trio.TooSlowError:
             logger.info("client %s: ended: it did not register within %.0f seconds", address, REGISTRATION_LIMIT)

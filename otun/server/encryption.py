@@ -24,33 +24,55 @@ class Encryption:
 
     def __init__(self, settings: ServerSettings, *, is_private: bool) -> None:
         self.buffers: TlsBuffers = TlsBuffers()
+        self._is_private = is_private
+        self.automatic: AutomaticCertificates | None = None
+        self.store: CertificateStore
+        self._own: Certificate | None
+        self.store, self._own = self._load(settings)
+        if settings.acme is not None and settings.state is not None:
+            self.automatic = AutomaticCertificates(settings, settings.acme, settings.state, self.store)
+
+    def _load(self, settings: ServerSettings) -> tuple[CertificateStore, Certificate | None]:
+        """Return the certificates that *settings* ask for, and the one that the server has made itself."""
         if settings.client_ca is not None:
             check_authorities(settings.client_ca)
-        self.store: CertificateStore = CertificateStore(client_ca=settings.client_ca)
+        store = CertificateStore(client_ca=settings.client_ca)
         for files in settings.certificates:
-            self.store.add(files)
-        self._own: Certificate | None = None
-        self.automatic: AutomaticCertificates | None = None
-        is_plaintext_enough = (is_private or settings.allow_plaintext) and settings.client_ca is None
+            store.add(files)
+        is_plaintext_enough = (self._is_private or settings.allow_plaintext) and settings.client_ca is None
+        own = None
         if settings.state is not None and not settings.certificates:
-            self._own = self._make_own(settings, settings.state)
+            own = store.watch(self._make_own(settings, settings.state))
         elif not settings.certificates and not is_plaintext_enough:
             reason = "that other machines reach" if settings.client_ca is None else "where clients show certificates"
             raise ConfigurationError(
                 f"a control port {reason} needs a certificate, or a state folder for one of its own"
             )
-        if settings.acme is not None and settings.state is not None:
-            self.automatic = AutomaticCertificates(settings, settings.acme, settings.state, self.store)
+        if self.automatic is not None:
+            self.automatic.add_to(store)
+        return store, own
+
+    async def prepare(self, settings: ServerSettings) -> Callable[[], None]:
+        """Load what *settings* ask for, and return what puts it into force.
+
+        Raises `ConfigurationError`.  Handshakes that are under way go on with what they have begun with.
+        """
+        store, own = await trio.to_thread.run_sync(self._load, settings)
+
+        def apply() -> None:
+            self.store.replace(store)
+            self._own = own
+
+        return apply
 
     def _make_own(self, settings: ServerSettings, folder: Path) -> Certificate:
         files = own_certificate(folder, settings.domain or "localhost")
         try:
-            certificate = Certificate(files, client_ca=settings.client_ca)
+            return Certificate(files, client_ca=settings.client_ca)
         except ConfigurationError as error:
             raise ConfigurationError(
                 f"{error}; remove it to have a new one made, whose fingerprint clients must then be given"
             ) from error
-        return self.store.watch(certificate)
 
     def keep_fresh(self, on_obtained: Callable[[str], None], tasks: trio.Nursery) -> None:
         """Load certificates whose files change, and get those that are due, in *tasks* until they are cancelled.

@@ -3,13 +3,15 @@
 import socket
 from typing import Final
 
+import attrs
 import trio
 
 from ..addresses import TcpAddress
 from ..http import pages
-from ..http.forwarding import is_in_networks
+from ..http.forwarding import Network, is_in_networks
 from ..mux import Patch
 from ..switchboard import Endpoint, LingeringClose, Switchboard
+from .attendance import Attendance
 from .bans import Bans
 from .listening import peer_or_close
 from .proxied import ProxiedVisitor
@@ -22,6 +24,10 @@ from .visitor_access import VisitorAccess
 
 MAX_TURNED_AWAY: Final = 1024
 """Connections beyond the limit that are told so; still more are closed without a word."""
+
+
+DRAINING_IDLE: Final = 2.0
+"""Seconds for which a connection without a request is kept when the server is about to end: one may be on its way."""
 
 
 class HttpPort:
@@ -40,16 +46,24 @@ class HttpPort:
         self.bans: Bans = bans
         self.redirects: Redirects | None = redirects
         self.reports = Reports(trio.current_time, called="visitor")
-        self.hsts: bytes = (
-            b"" if settings.hsts is None else b"Strict-Transport-Security: max-age=%d\r\n" % settings.hsts
-        )
+        self.hsts: bytes
         self.board = board
-        self.timeouts: HttpTimeouts = settings.timeouts
-        self.max_streams: int = settings.max_streams
+        self.timeouts: HttpTimeouts
+        self.max_streams: int
+        self._max_connections: int
+        self._trusted: tuple[Network, ...]
+        self.apply(settings)
+        self.is_draining: bool = False
+        self._attendance = Attendance()
+        self.access: VisitorAccess = VisitorAccess(registry, board, background, trusts=self.trusts)
+
+    def apply(self, settings: ServerSettings) -> None:
+        """Put *settings* into force, for visitors who are there as well."""
+        self.hsts = b"" if settings.hsts is None else b"Strict-Transport-Security: max-age=%d\r\n" % settings.hsts
+        self.timeouts = settings.timeouts
+        self.max_streams = settings.max_streams
         self._max_connections = settings.max_connections
         self._trusted = settings.trusted_proxies
-        self._connections = 0
-        self.access: VisitorAccess = VisitorAccess(registry, board, background, trusts=self.trusts)
 
     def visitor_connected(self, sock: socket.socket) -> None:
         """Take a new connection, or turn it away."""
@@ -66,7 +80,7 @@ class HttpPort:
 
     def admit(self, sock: socket.socket, *, speaks_http: bool = True) -> TcpAddress | None:
         """Count a new connection and return where it comes from; None if it is turned away, or has gone already."""
-        if self._connections >= self._max_connections:
+        if self.visitors >= self._max_connections:
             self._turn_away(sock, speaks_http=speaks_http)
             return None
         peer = peer_or_close(sock)
@@ -75,7 +89,7 @@ class HttpPort:
         if self.bans.turns_away(peer):
             sock.close()
             return None
-        self._connections += 1
+        self._attendance.come()
         return peer
 
     def _turn_away(self, sock: socket.socket, *, speaks_http: bool) -> None:
@@ -87,15 +101,27 @@ class HttpPort:
     @property
     def visitors(self) -> int:
         """Connections that there are."""
-        return self._connections
+        return self._attendance.present
+
+    def drain(self) -> None:
+        """Have each connection end after its next answer; those that are relayed as bytes go on."""
+        self.is_draining = True
+        self.timeouts = attrs.evolve(self.timeouts, idle=min(self.timeouts.idle, DRAINING_IDLE))
+        for member in self.board:
+            if isinstance(member, Visitor):
+                member.drain()
+
+    async def wait_nobody(self) -> None:
+        """Wait until no connection is left."""
+        await self._attendance.wait_nobody()
 
     def visitor_left(self) -> None:
         """A connection has ended."""
-        self._connections -= 1
+        self._attendance.leave()
 
     def patch_ended(self, patch: Patch) -> None:
         """A connection that was relayed has ended."""
-        self._connections -= 1
+        self._attendance.leave()
 
     def trusts(self, address: str) -> bool:
         """Whether what the peer at *address* says about others is believed."""

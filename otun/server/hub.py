@@ -14,7 +14,7 @@ from .http_port import HttpPort
 from .https_port import HttpsPort
 from .knowledge import Knowledge
 from .listening import bound_address
-from .opening import TunnelOpener
+from .opening import ENDING, TunnelOpener
 from .redirects import Redirects
 from .registry import Registry
 from .settings import ServerSettings
@@ -37,6 +37,7 @@ class Hub:
     ) -> None:
         self._board = board
         self._sockets = sockets
+        self._listeners: list[Listener] = []
         bans = knowledge.bans
         self.clients, self.registry = Clients(), Registry(settings.domain, is_kept_from=knowledge.reservations.is_kept_from)
         ports = PublicPorts(
@@ -68,25 +69,61 @@ class Hub:
             bans,
             is_plaintext_allowed=_takes_plaintext(settings, sockets),
         )
-        redirects = None
-        if sockets.https:
-            redirects = Redirects(self.registry, encryption, ports.https if settings.redirect else None)
-        self.http_port = HttpPort(settings, self.registry, board, redirects, tasks, bans)
+        self._redirects = Redirects(self.registry, encryption, self._redirect_port(settings)) if sockets.https else None
+        self.http_port = HttpPort(settings, self.registry, board, self._redirects, tasks, bans)
         self.https_port = HttpsPort(self.http_port, encryption, self.client_gate)
+
+    def _redirect_port(self, settings: ServerSettings) -> int | None:
+        return _port_of(self._sockets.https) if settings.redirect else None
+
+    def apply(self, settings: ServerSettings) -> None:
+        """Put *settings* into force, for all who are there and all who come."""
+        self.opener.apply(settings)
+        self.tcp_ports.change(settings.tcp_ports, max_streams=settings.max_streams)
+        self.client_gate.is_plaintext_allowed = _takes_plaintext(settings, self._sockets)
+        self.http_port.apply(settings)
+        if self._redirects is not None:
+            self._redirects.port = self._redirect_port(settings)
 
     @property
     def visitors(self) -> int:
         """Connections of visitors, on all ports."""
-        return self.http_port.visitors + self.tcp_ports.visitors
+        return self.http_port.visitors + self.tcp_ports.attendance.present
 
     def listen(self) -> None:
         """Let clients and visitors in."""
-        for sock in self._sockets.control:
-            Listener(self._board, sock, self.client_gate.client_connected)
-        for sock in self._sockets.public:
-            Listener(self._board, sock, self.http_port.visitor_connected)
-        for sock in self._sockets.https:
-            Listener(self._board, sock, self.https_port.visitor_connected)
+        for sockets, accepted in (
+            (self._sockets.control, self.client_gate.client_connected),
+            (self._sockets.public, self.http_port.visitor_connected),
+            (self._sockets.https, self.https_port.visitor_connected),
+        ):
+            self._listeners += [Listener(self._board, sock, accepted) for sock in sockets]
+
+    def drain(self) -> None:
+        """Let nobody else in, and have all who are there go when they can: clients elsewhere, visitors for good.
+
+        New requests of visitors who are there still reach the clients: a GoAway is about the other side's streams.
+        """
+        for listener in self._listeners:
+            listener.finish()
+        self._listeners.clear()
+        self.tcp_ports.drain()
+        self.http_port.drain()
+        self.opener.is_draining = True
+        for client in self.clients:
+            if not client.session.is_closed:
+                client.session.go_away()
+
+    async def wait_for_visitors(self) -> None:
+        """Wait until the last one has left."""
+        await self.http_port.wait_nobody()
+        await self.tcp_ports.attendance.wait_nobody()
+
+    async def dismiss_clients(self) -> None:
+        """Tell those who are still there that this is the end, and wait until they have heard it."""
+        for client in self.clients:
+            client.end(ENDING)
+        await self.client_gate.attendance.wait_nobody()
 
 
 def are_loopback(sockets: tuple[socket.socket, ...]) -> bool:

@@ -46,14 +46,17 @@ class Knowledge:
 
         Raises `DatabaseError`, and `ConfigurationError` where there is no place to keep a token.
         """
-        await self._ensure_token()
+        await self.prepare(self._settings)
         await self.authenticator.load()
         await self.reservations.load()
         await self.bans.load()
         await self.traffic.load()
 
-    async def _ensure_token(self) -> None:
-        settings = self._settings
+    async def prepare(self, settings: ServerSettings) -> None:
+        """See that there is a token with *settings*, unless nobody needs one then.
+
+        Raises `DatabaseError`, and `ConfigurationError` where there is no place to keep one.
+        """
         if settings.open or self._is_private or settings.tokens:
             return
         if self.database is None or settings.state is None:
@@ -62,6 +65,13 @@ class Knowledge:
                 "in; --open lets everybody in"
             )
         await ensure_token(self.database, settings.state)
+
+    def apply(self, settings: ServerSettings) -> None:
+        """Put *settings* into force."""
+        self._settings = settings
+        self.authenticator.change(settings.tokens, is_open=settings.open)
+        self.reservations.change_lifetime(settings.reservation)
+        self.traffic.change_tunnel_quota(settings.tunnel_quota)
 
     @property
     def first_token(self) -> str | None:

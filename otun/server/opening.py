@@ -14,7 +14,7 @@ from ..access import Identity, NameKind
 from ..addresses import TcpAddress
 from ..control.excerpt import excerpt
 from ..control.messages import Error, Register, Registered
-from .admission import admit_host, chosen_name, refuse, visitor_rules
+from .admission import Refused, admit_host, chosen_name, refuse, visitor_rules
 from .authentication import Authenticator
 from .authorization import authorize_another, authorize_hosts, authorize_port, fit_name
 from .automatic_certificates import AutomaticCertificates
@@ -33,6 +33,10 @@ TAKEOVER_SILENCE: Final = 15.0
 """Seconds of silence after which a session leaves its names to another one of the same identity."""
 
 _TAKEN_OVER: Final = Error("another session of this client has taken its place", code="taken_over")
+
+
+ENDING: Final = Error("this server is about to end", code="server_ending", retryable=True)
+"""What clients are told who come too late, or stay to the end."""
 
 
 @attrs.frozen(eq=False)
@@ -80,6 +84,11 @@ class TunnelOpener:
         self._ports = ports
         self._certificates = certificates
         self._given_names = GivenNames(settings.state)
+        self.is_draining: bool = False
+
+    def apply(self, settings: ServerSettings) -> None:
+        """Open tunnels by *settings* from now on."""
+        self._settings = settings
 
     def authenticate(self, request: Register) -> Identity:
         """Return who asks.  Raises `otun.server.admission.Refused`."""
@@ -91,6 +100,8 @@ class TunnelOpener:
         Raises `otun.server.admission.Refused`: then no session has given way, unless it had the only port that there
         was, and somebody else's program has been faster to take that.
         """
+        if self.is_draining:
+            raise Refused(ENDING)
         client.check()
         identity = self.authenticate(request)
         if identity.name != client.identity.name:

@@ -21,7 +21,7 @@ class Redirects:
     def __init__(self, registry: Registry, encryption: Encryption, port: int | None) -> None:
         self._registry = registry
         self._encryption = encryption
-        self._port = port
+        self.port: int | None = port
 
     def answer(self, head: RequestHead, *, is_trusted: bool) -> bytes | None:
         """Return the whole answer to a request, or None if it is for a tunnel.
@@ -34,9 +34,9 @@ class Redirects:
             answer = automatic.http_answer(token) if automatic is not None else None
             if answer is not None:
                 return pages.plain_text(answer)
-        if self._port is None or not self._has_https(head) or (is_trusted and _came_by_https(head)):
+        if self.port is None or not self._has_https(head) or (is_trusted and _came_by_https(head)):
             return None
-        port = "" if self._port == _HTTPS else f":{self._port}"
+        port = "" if self.port == _HTTPS else f":{self.port}"
         return pages.redirect(f"https://{head.host}{port}{head.path.decode('ascii')}", head)
 
     def _has_https(self, head: RequestHead) -> bool:

@@ -49,14 +49,22 @@ class Reservations:
 
     def __init__(self, database: Database | None, *, lifetime: float, clock: Callable[[], float] = time.time) -> None:
         self._database = database
-        self._lifetime = lifetime
-        self._prolong_interval = min(PROLONG_INTERVAL, lifetime / 2) or PROLONG_INTERVAL
+        self._has_changed = trio.Event()
+        self._lifetime: float
+        self._prolong_interval: float
+        self.change_lifetime(lifetime)
         self._clock = clock
         self._known: dict[Key, Reservation] = {}
         self._counts: Counter[str] = Counter()  # By identity.
         self._unwritten: dict[Key, Claim] = {}  # Those of them that the database does not have, or not so.
         self._has_unwritten = trio.Event()
         self._is_failing = False
+
+    def change_lifetime(self, lifetime: float) -> None:
+        """Reserve for so many seconds from now on.  What is reserved already stays so for as long as it was to be."""
+        self._lifetime = lifetime
+        self._prolong_interval = min(PROLONG_INTERVAL, lifetime / 2) or PROLONG_INTERVAL
+        self._has_changed.set()
 
     async def load(self) -> None:
         """Read those of the database.  Raises `DatabaseError`."""
@@ -73,7 +81,9 @@ class Reservations:
                 nursery.start_soon(follow, self._database, self.load, "reservations")
                 nursery.start_soon(self._keep_written, self._database)
             while True:
-                await trio.sleep(self._prolong_interval)
+                self._has_changed = trio.Event()
+                with trio.move_on_after(self._prolong_interval):
+                    await self._has_changed.wait()
                 for identity, keys, origin in in_use():
                     self._reserve(identity, keys, origin)
                 await self._forget_ended()

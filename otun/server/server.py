@@ -7,12 +7,15 @@ import trio
 
 from ..addresses import TcpAddress
 from ..background import open_background
+from ..errors import ConfigurationError
 from ..switchboard import Listener, open_switchboard
 from ..tls.fingerprints import Fingerprint
 from .admin.operations import Operations
-from .admin.place import listening_socket
+from .admin.place import claimed_place
 from .admin.port import AdminPort
+from .configuration import Configuration
 from .database import open_database
+from .draining import Draining
 from .encryption import Encryption
 from .hub import Hub, are_loopback
 from .knowledge import Knowledge
@@ -36,22 +39,56 @@ class Server:
     is_self_made: bool = False
     is_open: bool = False
     first_token: str | None = attrs.field(default=None, repr=False)
+    _configuration: Configuration | None = attrs.field(default=None, repr=False, eq=False)
+    _draining: Draining | None = attrs.field(default=None, repr=False, eq=False)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether `drain` was called."""
+        return self._draining is not None and self._draining.is_under_way
+
+    def drain(self) -> None:
+        """Have `serve` return once all visitors have left, and after `ServerSettings.drain` seconds at the latest.
+
+        It does not wait.  Nobody else is let in, and clients are told to go elsewhere (GoAway); those who do not are
+        told at the end.  Requests that are under way are answered, and so are those that visitors send on connections
+        which they keep: these end after the next answer, or after `DRAINING_IDLE` seconds without a request.
+        Connections that are relayed as bytes (TCP, TLS that passes through, WebSockets) go on while there is time.
+        """
+        assert self._draining is not None
+        self._draining.begin()
+
+    async def reload(self, settings: ServerSettings) -> None:
+        """Put *settings* into force, as a whole, and without interrupting anybody.  Files are read again.
+
+        What cannot change while the server runs stays as it was: where it listens, its domain, its state folder and
+        whether it gets certificates automatically; a warning in the log names what takes a restart.  Names and ports of
+        tunnels that are open stay theirs.  Clients whose plain token is gone are told so; others stay.
+
+        Raises `ConfigurationError`, also once the server drains, and `DatabaseError`: nothing has changed then.
+        """
+        assert self._configuration is not None
+        if self.is_draining:
+            raise ConfigurationError("the server is about to end")
+        await self._configuration.change(settings)
 
 
 async def serve(
     settings: ServerSettings | None = None, *, task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Serve clients and visitors until cancelled; `nursery.start` gives the `Server` once all ports listen.
+    """Serve clients and visitors until cancelled, or drained (`Server.drain`).
 
-    Raises `otun.errors.ListenError` when a port cannot be had, `DatabaseError`, and `ConfigurationError` for
-    certificates and databases that cannot be used.  Cancelled, all connections are closed at once.
+    `nursery.start` gives the `Server` once all ports listen.  Raises `otun.errors.ListenError` when a port cannot be
+    had, `DatabaseError`, `otun.errors.OtunError` when another server uses the state folder, and
+    `ConfigurationError` for certificates and databases that cannot be used.  Cancelled, all connections are closed at
+    once.
     """
     settings = settings or ServerSettings()
     async with AsyncExitStack() as stack:
-        database = admin = None
+        place = database = None
         if settings.state is not None:
+            place = stack.enter_context(claimed_place(settings.state))
             database = await stack.enter_async_context(open_database(settings.state))
-            admin = stack.enter_context(listening_socket(settings.state))
         sockets = await open_sockets(settings)
         stack.callback(sockets.close)
         board = await stack.enter_async_context(open_switchboard())
@@ -61,6 +98,8 @@ async def serve(
         knowledge = Knowledge(settings, database, board, is_private=are_loopback(sockets.control + sockets.https))
         await knowledge.load()
         hub = Hub(settings, sockets, board, tasks, encryption, knowledge)
+        configuration = Configuration(settings, encryption, knowledge, hub)
+        draining = Draining(hub, configuration)
         server = Server(
             sockets.addresses("control"),
             sockets.addresses("public"),
@@ -69,12 +108,14 @@ async def serve(
             encryption.is_self_made,
             knowledge.authenticator.is_open,
             knowledge.first_token,
+            configuration,
+            draining,
         )
-        if admin is not None and database is not None:
+        if place is not None and place.admin is not None and database is not None:
             operations = Operations(server, hub, knowledge, database)
-            Listener(board, admin, AdminPort(operations, tasks).connected)
+            Listener(board, place.admin, AdminPort(operations, tasks).connected)
         hub.listen()
         knowledge.keep_fresh(hub.clients, tasks)
         encryption.keep_fresh(hub.https_port.certificate_obtained, tasks)
         task_status.started(server)
-        await trio.sleep_forever()
+        await draining.run()

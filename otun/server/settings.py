@@ -31,6 +31,9 @@ REQUEST_BURST: Final = 10
 DEFAULT_RESERVATION: Final = 7 * 86_400.0
 """Seconds for which a name is kept for who has had it."""
 
+DEFAULT_DRAIN: Final = 30.0
+"""Seconds for what is under way when the server is to end."""
+
 _DOMAIN: Final = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*"
 )
@@ -97,7 +100,7 @@ class ServerSettings:
     *trusted_proxies* are believed what they say of whom they speak for: in `X-Forwarded-*` and `Forwarded`, and in a
     PROXY header.  *max_connections* bounds the visitors at a time, *max_streams* those of one tunnel,
     *max_requests* its requests and *max_bandwidth* its bytes a second in the long run, and *max_daily* its bytes a day
-    of UTC.
+    of UTC.  A server that is to end lets what is under way go on for *drain* seconds.
 
     *https* is for visitors, too, and for clients who share the port; it needs *certificates* or *acme*.  Visitors of
     *public* are then sent there, if there is a certificate for the host that they want, unless *redirect* is off;
@@ -130,6 +133,7 @@ class ServerSettings:
     max_requests: int | None = None
     max_bandwidth: int | None = None
     max_daily: int | None = None
+    drain: float = DEFAULT_DRAIN
     certificates: tuple[CertificateFiles, ...] = ()
     acme: AcmeSettings | None = None
     redirect: bool = True

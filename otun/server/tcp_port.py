@@ -11,6 +11,7 @@ from ..addresses import TcpAddress
 from ..mux import Patch
 from ..switchboard import Listener, Switchboard
 from .admission import refuse
+from .attendance import Attendance
 from .bans import Bans
 from .listening import listen_on_all, peer_or_close
 from .registry import Registration
@@ -41,20 +42,21 @@ class TcpPorts:
         ]
         self._board = board
         self.bans: Bans = bans
-        self._max_streams = max_streams
+        self.max_streams: int = max_streams
         self._tunnels: dict[int, TcpTunnel] = {}  # By port.
+        self.attendance: Attendance = Attendance()
 
     def __getitem__(self, port: int) -> "TcpTunnel":
         """Return the tunnel on *port*.  Raises `KeyError`."""
         return self._tunnels[port]
 
-    @property
-    def visitors(self) -> int:
-        """Those of all tunnels."""
-        return sum(tunnel.registration.streams for tunnel in self._tunnels.values())
-
     def __contains__(self, port: object) -> bool:
         return port in self._tunnels
+
+    def change(self, ranges: Sequence[range], *, max_streams: int) -> None:
+        """Offer other ports, and let more or fewer visitors in.  Tunnels that are open stay where they are."""
+        self._ranges = ranges
+        self.max_streams = max_streams
 
     def check(self, wanted: int | None) -> Sequence[range]:
         """Return the ports that there are, if the one that is *wanted* is among them.
@@ -79,7 +81,7 @@ class TcpPorts:
         return self._open(registration, *self._listen_on_one(ports))
 
     def _open(self, registration: Registration, port: int, sockets: list[socket.socket]) -> "TcpTunnel":
-        tunnel = self._tunnels[port] = TcpTunnel(self, registration, port, sockets, self._board, self._max_streams)
+        tunnel = self._tunnels[port] = TcpTunnel(self, registration, port, sockets, self._board)
         return tunnel
 
     def _listen(self, port: int) -> list[socket.socket]:
@@ -101,6 +103,11 @@ class TcpPorts:
                 logger.debug("port %d cannot be had: %s", port, error)
         raise refuse("no port is free for another TCP tunnel", "no_port_free", retryable=True)
 
+    def drain(self) -> None:
+        """Let nobody else in."""
+        for tunnel in self._tunnels.values():
+            tunnel.drain()
+
     def freed(self, port: int) -> None:
         """A tunnel does not need *port* any more."""
         del self._tunnels[port]
@@ -116,17 +123,15 @@ class TcpTunnel:
         port: int,
         sockets: Iterable[socket.socket],
         board: Switchboard,
-        max_streams: int,
     ) -> None:
         self._ports = ports
         self.registration = registration
         self.port: int = port
         self.board = board
-        self._max_streams = max_streams
         self._listeners = [Listener(board, sock, self._visitor_connected) for sock in sockets]
 
     def _visitor_connected(self, sock: socket.socket) -> None:
-        if self.registration.streams >= self._max_streams:
+        if self.registration.streams >= self._ports.max_streams:
             sock.close()
             return
         peer = peer_or_close(sock)
@@ -138,13 +143,22 @@ class TcpTunnel:
         if not self.registration.admits_connection():
             sock.close()
             return
+        self._ports.attendance.come()
         RelayedVisitor(self.board, sock, self, self.registration, peer).start()
 
     def patch_ended(self, patch: Patch) -> None:
-        """A visitor has left: the registration counts them."""
+        """A visitor has left."""
+        self._ports.attendance.leave()
 
     def visitor_left(self) -> None:
         """Another one has left, before its stream was open."""
+        self._ports.attendance.leave()
+
+    def drain(self) -> None:
+        """Let nobody else in.  The visitors that are there stay."""
+        for listener in self._listeners:
+            listener.finish()
+        self._listeners.clear()
 
     def close(self) -> None:
         """Free the port.  The visitors that are there stay for as long as their streams do."""

@@ -70,8 +70,19 @@ class Traffic:
             return
         self._count(name, account)
         account.limit(limits, self._usage.of(name))
+        self._limit_tunnels(name, account)
+
+    def _limit_tunnels(self, name: str, account: Account) -> None:
         for tunnel, throttle in account.tunnels.items():
             account.limit_tunnel(throttle, self._usage.of_tunnel(name, tunnel))
+
+    def change_tunnel_quota(self, quota: Quota) -> None:
+        """Have each tunnel use no more than *quota*, also those that are open."""
+        self._tunnel_quota = quota
+        for name, account in self._accounts.items():
+            self._count(name, account)
+            account.tunnel_quota = quota
+            self._limit_tunnels(name, account)
 
     async def keep_fresh(self, in_use: Callable[[], Iterable[Registration]]) -> None:
         """Write usage down, and forget tunnels that are not *in_use* when they have no effect any more.

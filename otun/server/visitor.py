@@ -329,7 +329,7 @@ class Visitor(PhasedEndpoint, Barrable):
         registration = upstream.registration
         host = registration.host_header or head.authority or self._port.registry.host_of(registration.name).encode()
         self._upstream = upstream
-        self._is_closing = not head.is_persistent
+        self._is_closing = self._port.is_draining or not head.is_persistent
         if self._body is None:
             self._request_ended()
         else:
@@ -680,6 +680,13 @@ class Visitor(PhasedEndpoint, Barrable):
         return upstream.is_event_stream and not upstream.is_ending and not self.unsent
 
     # Ending
+
+    def drain(self) -> None:
+        """The server is about to end: this connection does, too, after its next answer or without a request."""
+        if self._phase is Phase.IDLE or (self._phase is Phase.HEAD and self._reader.is_untouched):
+            self.limit(self._port.timeouts.idle)
+        elif self._upstream is not None and not self._upstream.has_begun:
+            self._is_closing = True
 
     def _refuse(self, page: Page) -> None:
         """Answer the request with a page of ours, and end the connection."""

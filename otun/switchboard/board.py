@@ -3,7 +3,7 @@
 import logging
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import ClassVar, Final, Protocol
 
@@ -84,6 +84,9 @@ class Switchboard(ABC):
 
     def __len__(self) -> int:
         return len(self._members)
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(list(self._members.values()))
 
     # For members
 
@@ -206,7 +209,7 @@ class Switchboard(ABC):
     def end(self) -> None:
         """Abort all members."""
         self._begin_batch()
-        for member in list(self._members.values()):
+        for member in self:
             self._call(member, member.abort)
         self._again.clear()
         self._end_batch()
@@ -216,7 +219,7 @@ class Switchboard(ABC):
     def abort_those(self, is_unwanted: Callable[[Member], bool]) -> None:
         """Abort the members of which *is_unwanted* is true.  Not to be called by one of them."""
         self._begin_batch()
-        for member in list(self._members.values()):
+        for member in self:
             if is_unwanted(member):
                 self._call(member, member.abort)
         self._end_batch()

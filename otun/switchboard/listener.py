@@ -13,6 +13,9 @@ logger: logging.Logger = logging.getLogger(__name__)
 ACCEPTS_PER_CALL: Final = 64
 """Connections taken in one call, before the members that have bytes to move get their turn."""
 
+MAX_QUEUED: Final = 65_536
+"""Connections taken when listening ends: others may come all the time, but the kernel queues no more."""
+
 RETRY_DELAY: Final = 0.1
 """Seconds to wait when the system has no descriptor or memory left for another connection."""
 
@@ -47,20 +50,30 @@ class Listener:
         return f"<Listener {self._sock.fileno()}>"
 
     def ready(self, events: int) -> None:
-        """Accept what is queued."""
-        for _ in range(ACCEPTS_PER_CALL):
+        """Accept what is queued, some at a time."""
+        if self._accept(ACCEPTS_PER_CALL):
+            self._board.call_again(self)
+
+    def finish(self) -> None:
+        """Accept what is queued, and stop listening: closed unaccepted, those connections would be reset."""
+        self._accept(MAX_QUEUED)
+        self.abort()
+
+    def _accept(self, limit: int) -> bool:
+        """Accept at most so many connections, and return whether there may be more."""
+        for _ in range(limit):
             try:
                 sock, _address = self._sock.accept()
             except BlockingIOError:
                 self._board.emptied(self._sock)
-                return
+                return False
             except OSError as error:
                 if error.errno in _BROKEN_CONNECTION:
                     continue
                 # Most likely out of descriptors.  No new edge comes for what is queued already: look again later.
                 self._report(error)
                 self._board.set_deadline(self, RETRY_DELAY)
-                return
+                return False
             self._is_failing = False
             sock.setblocking(False)
             try:
@@ -68,7 +81,7 @@ class Listener:
             except Exception:
                 logger.exception("a connection could not be taken")
                 sock.close()
-        self._board.call_again(self)
+        return True
 
     def _report(self, error: OSError) -> None:
         if not self._is_failing:

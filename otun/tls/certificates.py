@@ -97,6 +97,11 @@ class CertificateStore:
         self._states[certificate] = certificate.state()
         return certificate
 
+    def replace(self, other: "CertificateStore") -> None:
+        """Have the certificates of *other*, which nobody else uses, and no others."""
+        self._client_ca = other._client_ca
+        self._loaded, self._states, self._by_name = other._loaded, other._states, other._by_name
+
     def _sort(self) -> None:
         by_name: dict[str, Certificate] = {}
         for certificate in self._loaded.values():
@@ -134,6 +139,8 @@ class CertificateStore:
         return [certificate for certificate, state in self._states.items() if certificate.state() != state]
 
     def _take_note(self, certificate: Certificate, state: _State, problem: ConfigurationError | None) -> None:
+        if certificate not in self._states:  # By now.
+            return
         self._states[certificate] = state  # Also of what cannot be loaded: it is said once.
         if problem is None:
             logger.info("certificate %s: loaded anew", certificate.files)

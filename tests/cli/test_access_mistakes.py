@@ -30,7 +30,7 @@ def shortened(text: str) -> str:
 def complain(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Complain:
     """Run a command that is refused for a mistake; its one line."""
 
-    def run(*_: object) -> None:
+    def run(*_: object, **__: object) -> None:
         raise AssertionError("it has started")
 
     for command in ("server", "client"):

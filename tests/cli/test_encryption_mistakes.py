@@ -271,7 +271,8 @@ def test_of_two_servers_that_start_at_once_one_gets_the_folder(start: "Start", t
     ended = loser.wait()
     assert ended.code == 1
     assert ended.stderr == (
-        f"otun: state folder {state} is in use by another otun server; give this one its own with --state\n"
+        f"otun: state folder {state} is in use by another otun server; give this one its own with --state, "
+        "or have it take that one's place with --replace\n"
     )
     assert sorted(line.partition(" ")[0] for line in lines) == ["", "control"]
 

@@ -235,7 +235,8 @@ def test_a_second_server_on_the_same_state_is_one_line_and_exit_code_1(
     assert (ended.code, ended.stdout) == (1, "")
     assert (
         ended.stderr
-        == f"otun: state folder {state} is in use by another otun server; give this one its own with --state\n"
+        == f"otun: state folder {state} is in use by another otun server; give this one its own with --state, or have "
+        "it take that one's place with --replace\n"
     )
 
 

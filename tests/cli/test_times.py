@@ -33,14 +33,14 @@ def test_no_time_is_shown_as_none() -> None:
     [
         *[
             (text, "is no time to come")
-            for text in ("", "30", "d", "-1d", "1.5d", "30 d", "30s", "1y", "30d ", "never")
+            for text in ("", "30", "d", "-1d", "1.5d", "30 d", "30ms", "1y", "30d ", "never")
         ],
         *[(text, "is no time to come") for text in ("\u0661d", "1d\n", "31.12.2026", "2026-1-1", "20261231")],
         *[(text, "is no time to come") for text in ("2026-12-31T00:00", "\0", "\U0001f600", "9" * 10_000 + "d")],
         *[(text, "is no day of the calendar") for text in ("2027-02-29", "2026-13-01", "0000-01-01")],
         *[(text, "is past") for text in ("2026-11-18", "2026-11-17", "0001-01-01")],
         *[(text, "is more than a hundred years away") for text in ("9999-12-31", "2127-01-01")],
-        *[(text, "is not between a minute and a hundred years") for text in ("0d", "36526d", "9999999w")],
+        *[(text, "is not between a second and a hundred years") for text in ("0d", "36526d", "9999999w")],
     ],
 )
 def test_anything_else_is_a_mistake(text: str, complaint: str) -> None:

@@ -78,7 +78,7 @@ def served(environment: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch) -> 
         await trio.lowlevel.checkpoint()
         raise ListenError("address already in use")
 
-    monkeypatch.setattr(otun.cli.server, "serve", serve)
+    monkeypatch.setattr("otun.cli.serving.serve", serve)
     return seen
 
 
@@ -514,6 +514,7 @@ SERVER_FLAGS = {
     "max_requests": ["7"],
     "max_bandwidth": ["8MB"],
     "max_daily": ["9GB"],
+    "drain": ["10s"],
 }
 
 EXPECTED = ServerSettings(
@@ -526,6 +527,7 @@ EXPECTED = ServerSettings(
     max_requests=7,
     max_bandwidth=8_000_000,
     max_daily=9_000_000_000,
+    drain=10,
 )
 
 
@@ -554,7 +556,7 @@ def test_the_file_says_it_too(served: list[ServerSettings], config: Path) -> Non
         'trusted_proxy = ["10.0.0.0/8", "2001:db8::1"]\n'
         "head_timeout = 1.5\nidle_timeout = 2\nbody_timeout = 3\nresponse_timeout = 4.0\n"
         "max_connections = 5\nmax_streams = 6\nmax_requests = 7\n"
-        'max_bandwidth = "8MB"\nmax_daily = "9GB"\n'
+        'max_bandwidth = "8MB"\nmax_daily = "9GB"\ndrain = "10s"\n'
     )
     assert main(["server", "--config", str(config)]) == 1
     assert served == [EXPECTED]

@@ -181,6 +181,6 @@ def test_a_log_that_is_lost_does_not_keep_the_server_from_starting(start: "Start
     server.program.signal(signal.SIGKILL)
     for suffix in ("-wal", "-shm"):
         (state / f"otun.db{suffix}").unlink()
-    server = run_server(start, "--state", str(state))
+    server = run_server(start, "--state", str(state), "--log-level", "warning")
     assert "OTUN_TOKEN=TOKEN " in server.lines["client"]  # It knows at least what was in the database itself.
     assert server.stop().stderr == ""

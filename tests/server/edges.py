@@ -69,7 +69,7 @@ class Edge:
     @property
     def visitors(self) -> int:
         """Those that the server counts."""
-        return self._http_port._connections
+        return self._http_port.visitors
 
     async def see_nobody(self) -> None:
         """Wait until the server counts no visitors, and no streams."""

@@ -89,6 +89,10 @@ class RunningServer:
     async def stop(self) -> None:
         """Cancel it, and wait until it is gone."""
         self._scope.cancel()
+        await self.wait_ended()
+
+    async def wait_ended(self) -> None:
+        """Wait until it is gone."""
         await self._ended.wait()
 
 

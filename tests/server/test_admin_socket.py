@@ -20,7 +20,7 @@ from otun.cli.running_server import ask
 from otun.errors import ConfigurationError, DatabaseError
 from otun.server import queries
 from otun.server.admin import port as admin_port
-from otun.server.admin.place import NAME, address_of, listening_socket, opened_folder
+from otun.server.admin.place import LOCK, NAME, StateFolderBusy, address_of, claimed_place, opened_folder
 from otun.server.admin.requests import MAX_LINE
 from otun.server.database import Database, open_database
 from otun.server.records import Ban
@@ -109,6 +109,7 @@ async def test_status(start: Start, folder: Path) -> None:
             "visitors": 0,
             "bans": 0,
             "open": True,
+            "draining": False,
             "database": None,
         }
         await client.register("app")
@@ -390,10 +391,10 @@ async def test_other_users_are_turned_away_whatever_the_mode(
 
 
 async def test_the_kernel_says_who_is_there(tmp_path: Path) -> None:
-    with listening_socket(tmp_path) as sock:
-        assert sock is not None
+    with claimed_place(tmp_path) as place:
+        assert place.admin is not None
         async with await trio.open_unix_socket(tmp_path / NAME):
-            found, _ = sock.accept()
+            found, _ = place.admin.accept()
             with found:
                 assert admin_port.peer_of(found) == (os.getpid(), os.getuid())
 
@@ -416,11 +417,11 @@ def test_it_is_for_its_owner_alone_whatever_the_umask(tmp_path: Path, umask: int
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
         stack.callback(os.umask, before)
         patch.setattr("socket.socket", Watched)
-        stack.enter_context(listening_socket(tmp_path))
+        stack.enter_context(claimed_place(tmp_path))
         assert modes == [0o600 & ~umask]
         assert stat.S_IMODE((tmp_path / NAME).stat().st_mode) == 0o600
-        assert os.listdir(tmp_path) == [NAME]
-    assert os.listdir(tmp_path) == []
+        assert set(os.listdir(tmp_path)) == {LOCK, NAME}
+    assert os.listdir(tmp_path) == [LOCK]
 
 
 async def test_a_socket_of_a_killed_server_is_replaced(start: Start, folder: Path) -> None:
@@ -443,8 +444,7 @@ async def test_a_living_server_keeps_its_socket(start: Start, folder: Path, nurs
     error = caught.value
     while isinstance(error, BaseExceptionGroup):
         (error,) = error.exceptions
-    assert isinstance(error, ConfigurationError)
-    assert str(error) == (f"state folder {folder} is in use by another otun server; give this one its own with --state")
+    assert isinstance(error, StateFolderBusy)
     async with talking(folder) as talk:
         assert (await talk.ask("status"))["ok"]
 
@@ -453,14 +453,14 @@ def test_something_else_of_its_name_stays(tmp_path: Path) -> None:
     path = tmp_path / NAME
     path.write_text("mine")
     with pytest.raises(ConfigurationError, match=r"admin.sock: there is something else of that name; move it away$"):
-        listening_socket(tmp_path).__enter__()
+        claimed_place(tmp_path).__enter__()
     assert path.read_text() == "mine"
 
 
 def test_a_link_of_its_name_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / NAME).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OtunError, match="something else"):
-        listening_socket(tmp_path).__enter__()
+        claimed_place(tmp_path).__enter__()
 
 
 def test_where_there_can_be_no_socket_the_server_does_without(
@@ -471,10 +471,10 @@ def test_where_there_can_be_no_socket_the_server_does_without(
 
     before = open_descriptors()
     monkeypatch.setattr("os.rename", fail)
-    with listening_socket(tmp_path) as sock:
-        assert sock is None
+    with claimed_place(tmp_path) as place:
+        assert place.admin is None
     assert caplog.messages == [f"no commands for this server can be taken: {tmp_path / NAME}: No space left on device"]
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == [LOCK]
     assert open_descriptors() == before
 
 
@@ -485,12 +485,12 @@ def test_its_path_may_be_long(tmp_path: Path, length: int) -> None:
         folder /= "x" * 80
     folder /= "x" * max(length - len(str(folder / NAME)) - 1, 1)
     folder.mkdir(parents=True)
-    with listening_socket(folder) as sock, socket.socket(socket.AF_UNIX) as client:
-        assert sock is not None
+    with claimed_place(folder) as place, socket.socket(socket.AF_UNIX) as client:
+        assert place.admin is not None
         with opened_folder(folder) as descriptor:
             client.connect(address_of(folder, descriptor))
-        sock.accept()[0].close()
-        assert os.listdir(folder) == [NAME]
+        place.admin.accept()[0].close()
+        assert set(os.listdir(folder)) == {LOCK, NAME}
 
 
 async def test_without_a_state_folder_there_is_none(start_server, tmp_path: Path) -> None:

@@ -162,3 +162,20 @@ async def test_a_connection_whose_receiver_fails_does_not_end_the_listening(
     with _connect(listening), trio.fail_after(2):
         await accepted.wait_for(2)
     assert "a bug with this connection" in caplog.text
+
+
+async def test_one_that_finishes_takes_what_is_queued_and_listens_no_more(
+    listening: FailingSocket, accepted: Accepted
+) -> None:
+    address = listening.getsockname()
+    queued = 2 * ACCEPTS_PER_CALL
+    async with open_switchboard() as board:
+        listener = Listener(board, listening, accepted)
+        visitors = [socket.create_connection(address) for _ in range(queued)]
+        listener.finish()
+        assert len(accepted.socks) == queued
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
+        assert len(board) == 0
+    for visitor in visitors:
+        visitor.close()

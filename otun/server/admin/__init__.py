@@ -7,8 +7,8 @@ value are null, or left out.
 
 ``{"do": "status"}``
     How the server is: *version*, *pid*, *uptime* in seconds, the addresses *control*, *public* and *https*, the number
-    of *sessions*, *tunnels*, *visitors* and *bans*, whether it is *open*, and what trouble there is with the
-    *database*.
+    of *sessions*, *tunnels*, *visitors* and *bans*, whether it is *open*, whether it is *draining*, and what trouble
+    there is with the *database*.
 ``{"do": "sessions", "after": NUMBER}``
     The clients' sessions whose *number* is larger, some at a time: *more* tells that there are others.  Each has its
     *identity*, *address*, *since*, *silence* in seconds, and *tunnels* with *name*, *kind*, *url* and *visitors*.

@@ -80,6 +80,7 @@ class Operations:
             "visitors": self.hub.visitors,
             "bans": len(self.knowledge.bans.in_force()),
             "open": self.knowledge.authenticator.is_open,
+            "draining": self.server.is_draining,
             "database": await self._trouble(),
         }
 
