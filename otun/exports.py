@@ -45,7 +45,7 @@ from .mux import (
     TunnelEnded,
     open_session,
 )
-from .server import HttpTimeouts, Server, ServerSettings, serve
+from .server import ExpectedTunnels, Handoff, HttpTimeouts, ListeningSockets, Server, ServerSettings, serve
 from .tls.contexts import CertificateFiles
 from .tls.fingerprints import Fingerprint
 from .tls.trust import Trust
@@ -62,12 +62,15 @@ __all__ = [
     "ControlChannel",
     "DatabaseError",
     "Exchange",
+    "ExpectedTunnels",
     "Fingerprint",
+    "Handoff",
     "HttpTimeouts",
     "InvalidName",
     "InvalidRegistration",
     "LimitExceeded",
     "ListenError",
+    "ListeningSockets",
     "LocalProtocolError",
     "LocalTarget",
     "NameTaken",

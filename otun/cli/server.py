@@ -11,6 +11,7 @@ import typer
 from ..access.limits import parse_bandwidth, parse_daily
 from ..addresses import TcpAddress, is_loopback_host, parse_listen_address, parse_network, parse_port_ranges
 from ..control.names import normalize_hostname
+from ..errors import ConfigurationError
 from ..server import HttpTimeouts, Server, ServerSettings
 from ..server.first_token import FILE_NAME as FIRST_TOKEN
 from ..server.settings import DEFAULT_DRAIN, DEFAULT_RESERVATION
@@ -43,6 +44,7 @@ from .options import (
 from .output import Output, open_stdout, warn
 from .serving import ServerProgram
 from .signals import run_until_signal
+from .socket_activation import sockets_from_environment
 from .state import default_state_folder
 from .times import parse_duration
 from .tokens import read_tokens_file, tokens_from_environment
@@ -183,6 +185,14 @@ DrainOption = Annotated[
         help="For what is under way when SIGTERM ends the server: 30s, 5m, or 0 [default: 30s].",
     ),
 ]
+ReplaceOption = Annotated[
+    bool,
+    typer.Option(
+        "--replace",
+        help="Take the place of the server that runs with the same state folder: it hands its sockets over, and "
+        "drains. Without such a server, just start.",
+    ),
+]
 
 
 def server(
@@ -220,6 +230,7 @@ def server(
     max_bandwidth: MaxBandwidthOption = None,
     max_daily: MaxDailyOption = None,
     drain: DrainOption = None,
+    replace: ReplaceOption = False,
     config: ConfigOption = None,
     log_level: LogLevelOption = None,
     verbose: VerboseOption = False,
@@ -230,7 +241,17 @@ def server(
     common, flags = CommonFlags.given(context, config, log_level, verbose), flags_of(context)
     layers = prepare("server", common, flags)
     settings = read_server_settings(layers, os.environ)
-    program = ServerProgram(settings, open_stdout(), announce, partial(read_again, common, flags))
+    sockets = sockets_from_environment(settings, os.environ)
+    if replace and sockets is not None:
+        raise ConfigurationError("--replace: the sockets of this server come from systemd, not from another server")
+    program = ServerProgram(
+        settings,
+        open_stdout(),
+        announce,
+        partial(read_again, common, flags),
+        sockets=sockets,
+        replace=replace,
+    )
     run_until_signal(program.run, finish=program.finish)
 
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import trio
 
 from ..errors import OtunError
-from ..server import Server, ServerSettings, serve
+from ..server import ListeningSockets, Server, ServerSettings, serve
 from .output import Output
 from .service_manager import notify, notify_reloading
 
@@ -22,10 +22,24 @@ ReadAgain: TypeAlias = Callable[[], tuple[ServerSettings, Callable[[], None]]]
 
 
 class ServerProgram:
-    """Serves with *settings*; *announce* says on *output* where, once that is known."""
+    """Serves with *settings*; *announce* says on *output* where, once that is known.
 
-    def __init__(self, settings: ServerSettings, output: Output, announce: Announce, read_again: ReadAgain) -> None:
+    *sockets* and *replace* are as for `serve`.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        output: Output,
+        announce: Announce,
+        read_again: ReadAgain,
+        *,
+        sockets: ListeningSockets | None = None,
+        replace: bool = False,
+    ) -> None:
         self._settings = settings
+        self._sockets = sockets
+        self._replace = replace
         self._output = output
         self._announce = announce
         self._read_again = read_again
@@ -37,7 +51,7 @@ class ServerProgram:
             async with trio.open_nursery() as nursery:
 
                 async def run_server(task_status: trio.TaskStatus[Server]) -> None:
-                    await serve(self._settings, task_status=task_status)
+                    await serve(self._settings, sockets=self._sockets, replace=self._replace, task_status=task_status)
                     nursery.cancel_scope.cancel()
 
                 self._server = await nursery.start(run_server)

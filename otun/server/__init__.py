@@ -1,6 +1,8 @@
 """What runs on the public machine."""
 
+from .handoff import ExpectedTunnels, Handoff
 from .server import Server, serve
 from .settings import HttpTimeouts, ServerSettings
+from .sockets import ListeningSockets
 
-__all__ = ["HttpTimeouts", "Server", "ServerSettings", "serve"]
+__all__ = ["ExpectedTunnels", "Handoff", "HttpTimeouts", "ListeningSockets", "Server", "ServerSettings", "serve"]

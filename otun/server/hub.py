@@ -36,7 +36,8 @@ class Hub:
         knowledge: Knowledge,
     ) -> None:
         self._board = board
-        self._sockets = sockets
+        self._tasks = tasks
+        self.sockets: ListeningSockets = sockets
         self._listeners: list[Listener] = []
         bans = knowledge.bans
         self.clients, self.registry = Clients(), Registry(settings.domain, is_kept_from=knowledge.reservations.is_kept_from)
@@ -49,6 +50,7 @@ class Hub:
             board,
             bans,
             max_streams=settings.max_streams,
+            given=sockets.tcp,
         )
         self.opener = TunnelOpener(
             settings,
@@ -74,13 +76,13 @@ class Hub:
         self.https_port = HttpsPort(self.http_port, encryption, self.client_gate)
 
     def _redirect_port(self, settings: ServerSettings) -> int | None:
-        return _port_of(self._sockets.https) if settings.redirect else None
+        return _port_of(self.sockets.https) if settings.redirect else None
 
     def apply(self, settings: ServerSettings) -> None:
         """Put *settings* into force, for all who are there and all who come."""
         self.opener.apply(settings)
         self.tcp_ports.change(settings.tcp_ports, max_streams=settings.max_streams)
-        self.client_gate.is_plaintext_allowed = _takes_plaintext(settings, self._sockets)
+        self.client_gate.is_plaintext_allowed = _takes_plaintext(settings, self.sockets)
         self.http_port.apply(settings)
         if self._redirects is not None:
             self._redirects.port = self._redirect_port(settings)
@@ -93,11 +95,12 @@ class Hub:
     def listen(self) -> None:
         """Let clients and visitors in."""
         for sockets, accepted in (
-            (self._sockets.control, self.client_gate.client_connected),
-            (self._sockets.public, self.http_port.visitor_connected),
-            (self._sockets.https, self.https_port.visitor_connected),
+            (self.sockets.control, self.client_gate.client_connected),
+            (self.sockets.public, self.http_port.visitor_connected),
+            (self.sockets.https, self.https_port.visitor_connected),
         ):
             self._listeners += [Listener(self._board, sock, accepted) for sock in sockets]
+        self._tasks.start_soon(self.tcp_ports.release_unclaimed)
 
     def drain(self) -> None:
         """Let nobody else in, and have all who are there go when they can: clients elsewhere, visitors for good.

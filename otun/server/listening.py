@@ -18,7 +18,7 @@ _PORT_ATTEMPTS: Final = 8
 
 async def open_listening_sockets(address: TcpAddress) -> list[socket.socket]:
     """Listen on every address that *address* stands for, all with the same port.  Raises `ListenError`."""
-    addresses = await _resolve(address)
+    addresses = await resolve(address)
     for attempt in range(_PORT_ATTEMPTS):
         try:
             return listen_on_all(addresses, address.port)
@@ -44,7 +44,8 @@ def peer_or_close(sock: socket.socket) -> TcpAddress | None:
         return None
 
 
-async def _resolve(address: TcpAddress) -> list[tuple[socket.AddressFamily, str]]:
+async def resolve(address: TcpAddress) -> list[tuple[socket.AddressFamily, str]]:
+    """Return all that *address* stands for.  Raises `ListenError`."""
     if not address.host:
         families = [(socket.AF_INET, "0.0.0.0")]
         return [(socket.AF_INET6, "::"), *families] if _has_ipv6() else families

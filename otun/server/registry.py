@@ -140,6 +140,10 @@ class Registry:
         """Return the host of a tunnel's name."""
         return f"{name}{self._suffix}"
 
+    def routes(self) -> Iterator[tuple[str, str]]:
+        """Return every host that leads to a tunnel, with the path that is the tunnel's there."""
+        return ((host, route.path.decode()) for host, routes in self._routes.items() for route in routes)
+
     def hosts_of(self, registration: Registration) -> tuple[str, ...]:
         """Return every host that leads to *registration*."""
         return (self.host_of(registration.name), *registration.hosts)

@@ -8,8 +8,9 @@ import trio
 from ..addresses import TcpAddress
 from ..background import open_background
 from ..errors import ConfigurationError
-from ..switchboard import Listener, open_switchboard
+from ..switchboard import open_switchboard
 from ..tls.fingerprints import Fingerprint
+from .admin.handing_over import HandingOver
 from .admin.operations import Operations
 from .admin.place import claimed_place
 from .admin.port import AdminPort
@@ -17,10 +18,11 @@ from .configuration import Configuration
 from .database import open_database
 from .draining import Draining
 from .encryption import Encryption
+from .handoff import Handoff, asked_for_handoff
 from .hub import Hub, are_loopback
 from .knowledge import Knowledge
 from .settings import ServerSettings
-from .sockets import open_sockets
+from .sockets import ListeningSockets, fitting, open_sockets
 
 
 @attrs.frozen
@@ -30,6 +32,7 @@ class Server:
     *fingerprint* is that of the certificate by which clients can know it, if it takes TLS; they need it if the
     certificate *is_self_made*, as no authority vouches for it then.  It *is_open* if nobody needs a token, as far as is
     known now; *first_token* is the one that the server has made, as long as it is good and in the state folder.
+    *handoff* is what another server has handed over, if this one has replaced it.
     """
 
     control_addresses: tuple[TcpAddress, ...]
@@ -39,6 +42,7 @@ class Server:
     is_self_made: bool = False
     is_open: bool = False
     first_token: str | None = attrs.field(default=None, repr=False)
+    handoff: Handoff | None = attrs.field(default=None, repr=False, eq=False)
     _configuration: Configuration | None = attrs.field(default=None, repr=False, eq=False)
     _draining: Draining | None = attrs.field(default=None, repr=False, eq=False)
 
@@ -74,22 +78,32 @@ class Server:
 
 
 async def serve(
-    settings: ServerSettings | None = None, *, task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED
+    settings: ServerSettings | None = None,
+    *,
+    sockets: ListeningSockets | None = None,
+    replace: bool = False,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve clients and visitors until cancelled, or drained (`Server.drain`).
 
-    `nursery.start` gives the `Server` once all ports listen.  Raises `otun.errors.ListenError` when a port cannot be
-    had, `DatabaseError`, `otun.errors.OtunError` when another server uses the state folder, and
-    `ConfigurationError` for certificates and databases that cannot be used.  Cancelled, all connections are closed at
-    once.
+    `nursery.start` gives the `Server` once all ports listen.  *sockets* that listen already are used instead of what
+    the settings say, and belong to the server.  With *replace*, the server that runs with the same state folder, if
+    there is one, hands its sockets over and drains; if this one fails before it is ready, that one goes on.
+
+    Raises `otun.errors.ListenError` when a port cannot be had, `DatabaseError`, `otun.errors.OtunError` when another
+    server uses the state folder or does not hand over, and `ConfigurationError` for certificates and databases that
+    cannot be used.  Cancelled, all connections are closed at once.
     """
     settings = settings or ServerSettings()
     async with AsyncExitStack() as stack:
+        handoff = await _take_over(settings, stack) if replace else None
+        if handoff is not None:
+            sockets = await fitting(settings, handoff.sockets)
         place = database = None
         if settings.state is not None:
-            place = stack.enter_context(claimed_place(settings.state))
+            place = stack.enter_context(claimed_place(settings.state, None if handoff is None else handoff.place))
             database = await stack.enter_async_context(open_database(settings.state))
-        sockets = await open_sockets(settings)
+        sockets = await open_sockets(settings, sockets)
         stack.callback(sockets.close)
         board = await stack.enter_async_context(open_switchboard())
         tasks = await stack.enter_async_context(open_background())
@@ -108,14 +122,27 @@ async def serve(
             encryption.is_self_made,
             knowledge.authenticator.is_open,
             knowledge.first_token,
+            handoff,
             configuration,
             draining,
         )
+        if handoff is not None:
+            await handoff.complete()  # Nothing can fail any more; connections wait in the sockets.
         if place is not None and place.admin is not None and database is not None:
             operations = Operations(server, hub, knowledge, database)
-            Listener(board, place.admin, AdminPort(operations, tasks).connected)
+            AdminPort(operations, HandingOver(hub, place, draining), tasks).listen(board, place.admin)
         hub.listen()
         knowledge.keep_fresh(hub.clients, tasks)
         encryption.keep_fresh(hub.https_port.certificate_obtained, tasks)
         task_status.started(server)
         await draining.run()
+
+
+async def _take_over(settings: ServerSettings, stack: AsyncExitStack) -> Handoff | None:
+    """Ask for the place of the server that runs, if one does; what it hands over is closed with *stack*."""
+    if settings.state is None:
+        raise ConfigurationError("the server to replace is found by its state folder: give --state DIR")
+    handoff = await stack.enter_async_context(asked_for_handoff(settings.state))
+    if handoff is not None:
+        stack.callback(handoff.sockets.close)
+    return handoff

@@ -9,7 +9,7 @@ import attrs
 
 from ..addresses import TcpAddress
 from ..errors import ConfigurationError
-from .listening import bound_address, is_listening_tcp, open_listening_sockets, prepare
+from .listening import bound_address, is_listening_tcp, open_listening_sockets, prepare, resolve
 from .settings import ServerSettings
 
 KINDS: Final = ("control", "public", "https")
@@ -70,3 +70,22 @@ async def open_sockets(settings: ServerSettings, given: ListeningSockets | None 
                     unused.callback(sock.close)
         unused.pop_all()
         return attrs.evolve(given, control=found["control"], public=found["public"], https=found["https"])
+
+
+async def fitting(settings: ServerSettings, given: ListeningSockets) -> ListeningSockets:
+    """Return those of *given* that listen where *settings* say; the others are closed.  Raises `ListenError`."""
+    kept = {}
+    for kind in KINDS:
+        kept[kind] = given.of(kind)
+        if not await _listens_at(getattr(settings, kind), kept[kind]):
+            for sock in kept[kind]:
+                sock.close()
+            kept[kind] = ()
+    return attrs.evolve(given, control=kept["control"], public=kept["public"], https=kept["https"])
+
+
+async def _listens_at(address: TcpAddress | None, sockets: tuple[socket.socket, ...]) -> bool:
+    if address is None or not sockets:
+        return False
+    places = {(sock.family, bound_address(sock).host) for sock in sockets}
+    return address.port in (0, bound_address(sockets[0]).port) and places == set(await resolve(address))

@@ -4,8 +4,11 @@ import errno
 import logging
 import random
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Final
+
+import trio
 
 from ..addresses import TcpAddress
 from ..mux import Patch
@@ -23,9 +26,15 @@ logger: logging.Logger = logging.getLogger(__name__)
 _BIND_ATTEMPTS: Final = 64
 """Ports to try for a client that wants any: other programs may have some of them."""
 
+UNCLAIMED_LIMIT: Final = 60.0
+"""Seconds in which clients must come back for the ports that they had with a server before this one."""
+
 
 class TcpPorts:
-    """The ports that clients may have: those of *ranges*, on the addresses of the public port."""
+    """The ports that clients may have: those of *ranges*, on the addresses of the public port.
+
+    On *given* ports, a server before this one has listened; they belong to whoever has them next.
+    """
 
     def __init__(
         self,
@@ -35,6 +44,7 @@ class TcpPorts:
         bans: Bans,
         *,
         max_streams: int,
+        given: Mapping[int, Sequence[socket.socket]] | None = None,
     ) -> None:
         self._ranges = ranges
         self._places = [
@@ -44,6 +54,7 @@ class TcpPorts:
         self.bans: Bans = bans
         self.max_streams: int = max_streams
         self._tunnels: dict[int, TcpTunnel] = {}  # By port.
+        self._given = dict(given or {})  # Those of a server before this one: visitors wait there for the client.
         self.attendance: Attendance = Attendance()
 
     def __getitem__(self, port: int) -> "TcpTunnel":
@@ -88,6 +99,8 @@ class TcpPorts:
         try:
             if port in self._tunnels:
                 raise OSError(errno.EADDRINUSE, "taken by another tunnel")
+            if port in self._given:
+                return list(self._given.pop(port))
             return listen_on_all(self._places, port)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
@@ -95,7 +108,7 @@ class TcpPorts:
             raise refuse(f"port {port} cannot be had: {error.strerror}", "port_not_allowed") from error
 
     def _listen_on_one(self, ports: Iterable[int]) -> tuple[int, list[socket.socket]]:
-        free = [port for port in ports if port not in self._tunnels]
+        free = [port for port in ports if port not in self._tunnels and port not in self._given]
         for port in random.sample(free, min(len(free), _BIND_ATTEMPTS)):
             try:
                 return port, listen_on_all(self._places, port)
@@ -103,8 +116,28 @@ class TcpPorts:
                 logger.debug("port %d cannot be had: %s", port, error)
         raise refuse("no port is free for another TCP tunnel", "no_port_free", retryable=True)
 
+    async def release_unclaimed(self) -> None:
+        """Close the ports that were given and nobody has come for, after `UNCLAIMED_LIMIT`."""
+        if self._given:
+            await trio.sleep(UNCLAIMED_LIMIT)
+            self._close_given()
+
+    def _close_given(self) -> None:
+        while self._given:
+            for sock in self._given.popitem()[1]:
+                sock.close()
+
+    def open_ports(self) -> Iterator[int]:
+        """Return the ports that have, or had, a tunnel."""
+        return chain(self._tunnels, self._given)
+
+    def sockets(self) -> dict[int, Sequence[socket.socket]]:
+        """Return what listens on each of those."""
+        return {port: tunnel.sockets for port, tunnel in self._tunnels.items()} | self._given
+
     def drain(self) -> None:
         """Let nobody else in."""
+        self._close_given()
         for tunnel in self._tunnels.values():
             tunnel.drain()
 
@@ -121,13 +154,14 @@ class TcpTunnel:
         ports: TcpPorts,
         registration: Registration,
         port: int,
-        sockets: Iterable[socket.socket],
+        sockets: Sequence[socket.socket],
         board: Switchboard,
     ) -> None:
         self._ports = ports
         self.registration = registration
         self.port: int = port
         self.board = board
+        self.sockets: Sequence[socket.socket] = sockets
         self._listeners = [Listener(board, sock, self._visitor_connected) for sock in sockets]
 
     def _visitor_connected(self, sock: socket.socket) -> None:

@@ -136,6 +136,10 @@ class Switchboard(ABC):
         else:
             sock.close()
 
+    def close_listening(self, sock: socket.socket) -> None:
+        """Take a listening socket off the board, and close it here: another process may go on using it."""
+        self.close(sock)
+
     @trio.lowlevel.enable_ki_protection
     def flush_later(self, member: Member) -> None:
         """Call *member*'s `flush` at the end of this batch; at once when there is none."""

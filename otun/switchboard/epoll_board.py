@@ -29,6 +29,12 @@ class EpollBoard(Switchboard):
         self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLOUT | select.EPOLLET)
         self._members[descriptor] = member
 
+    def close_listening(self, sock: socket.socket) -> None:
+        """Unregister it: epoll forgets a descriptor only when no process has the socket open any more."""
+        if sock.fileno() in self._members:
+            self._epoll.unregister(sock.fileno())
+        super().close_listening(sock)
+
     def emptied(self, sock: socket.socket) -> None:
         """Nothing to do: the kernel knows."""
 

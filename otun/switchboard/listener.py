@@ -98,4 +98,4 @@ class Listener:
     def abort(self) -> None:
         """Stop listening."""
         self._board.clear_deadline(self)
-        self._board.close(self._sock)
+        self._board.close_listening(self._sock)

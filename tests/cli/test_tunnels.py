@@ -72,7 +72,7 @@ def served(environment: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch) -> 
     """The settings that `serve` was called with; it then fails, which ends the command with 1."""
     seen: list[ServerSettings] = []
 
-    async def serve(settings: ServerSettings, *, task_status: object = None) -> None:
+    async def serve(settings: ServerSettings, **_: object) -> None:
         is_default = settings.state == default_state_folder(os.environ)  # It has its own tests.
         seen.append(attrs.evolve(settings, state=None) if is_default else settings)
         await trio.lowlevel.checkpoint()

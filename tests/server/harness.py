@@ -7,6 +7,7 @@ import gc
 import inspect
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
@@ -96,14 +97,14 @@ class RunningServer:
         await self._ended.wait()
 
 
-async def run_server(nursery: trio.Nursery, settings: ServerSettings) -> RunningServer:
-    """Start a server in *nursery*."""
+async def run_server(nursery: trio.Nursery, settings: ServerSettings, **keywords: object) -> RunningServer:
+    """Start a server in *nursery*; *keywords* are those of `serve`."""
 
     async def run(task_status: trio.TaskStatus[RunningServer]) -> None:
         ended = trio.Event()
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as its_nursery:
-                server = await its_nursery.start(serve, settings)
+                server = await its_nursery.start(partial(serve, settings, **keywords))
                 task_status.started(RunningServer(server, scope, ended))
         ended.set()
 

@@ -21,6 +21,11 @@ value are null, or left out.
     Let it in again.
 ``{"do": "bans", "after": NETWORK}``
     The *bans* that are in force, by the text of their *network*, some at a time, with *reason* and *until*.
+``{"do": "take_over"}`` and ``{"do": "leave"}``
+    For another server that is to take this one's place (`otun.server.handoff`).  Before the first one's answer come
+    spaces, with which open sockets are passed (SCM_RIGHTS): the names of these *descriptors* are in the answer, in
+    their order, as are this server's *pid* and the *routes* and *ports* of the tunnels that are open.  At the second
+    one, on the same connection, the server stops listening and drains.
 
 Codes: ``bad_request`` (also a line that is too long, or too slow: then the connection is closed), ``not_found``,
 ``too_many_bans``, ``database``, ``not_permitted`` and ``busy``.

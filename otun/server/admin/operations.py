@@ -19,7 +19,7 @@ from ..database import Database
 from ..hub import Hub
 from ..knowledge import Knowledge
 from ..records import Actor, Ban
-from .requests import AddBan, BadCommand, BansWanted, Kick, RemoveBan, Request, SessionsWanted, StatusWanted
+from .requests import AddBan, BadCommand, BansWanted, Command, Kick, RemoveBan, SessionsWanted, StatusWanted
 
 if TYPE_CHECKING:
     from ..server import Server
@@ -51,7 +51,7 @@ class Operations:
     clock: Callable[[], float] = time.time
     started_at: float = attrs.field(factory=trio.current_time)
 
-    async def answer(self, request: Request, by: Actor) -> Answer:
+    async def answer(self, request: Command, by: Actor) -> Answer:
         """Do what is asked *by* somebody, and return what to tell.  Raises `BadCommand`."""
         match request:
             case StatusWanted():

@@ -6,16 +6,19 @@ import logging
 import os
 import socket
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 import trio
 
+from ...switchboard import Listener, Switchboard
 from ..records import Actor
 from ..reports import Reports
+from .handing_over import HandingOver, pass_descriptors
 from .operations import Answer, Operations
 from .people import describe_user
 from .place import NAME
-from .requests import BadCommand, Lines, parse_request
+from .requests import BadCommand, Leave, Lines, TakeOver, parse_request
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -35,11 +38,17 @@ _CREDENTIALS: Final = "iII"  # struct ucred: pid, uid, gid (unix(7)).
 class AdminPort:
     """Takes connections, and serves each in a task in *tasks*."""
 
-    def __init__(self, operations: Operations, tasks: trio.Nursery) -> None:
+    def __init__(self, operations: Operations, handing_over: HandingOver, tasks: trio.Nursery) -> None:
         self._operations = operations
+        self._handing_over = handing_over
+        self._listener: Listener | None = None
         self._tasks = tasks
         self._connections = 0
         self._reports = Reports(trio.current_time, called="local user")
+
+    def listen(self, board: Switchboard, sock: socket.socket) -> None:
+        """Take connections on *sock*."""
+        self._listener = Listener(board, sock, self.connected)
 
     def connected(self, sock: socket.socket) -> None:
         """Take a new connection, or turn it away."""
@@ -67,25 +76,38 @@ class AdminPort:
 
     async def _converse(self, stream: trio.SocketStream, by: Actor) -> None:
         lines = Lines()
-        while True:
+        has_taken_over = False
+        while (line := await _next_request(stream, lines)) is not None:
+            descriptors: list[int] = []
             try:
-                with trio.fail_after(REQUEST_TIMEOUT):
-                    line = await _next_line(stream, lines)
-            except trio.TooSlowError:
-                if lines.has_begun:
-                    await _say(stream, _refusal(BadCommand(f"no whole request within {REQUEST_TIMEOUT:.0f} seconds")))
-                return
-            except BadCommand as error:  # There is no telling where the next one begins.
-                await _say(stream, _refusal(error))
-                return
-            if line is None or not await _say(stream, await self._answer(line, by)):
+                match parse_request(line):
+                    case TakeOver():
+                        answer, descriptors = self._offer()
+                        has_taken_over = True
+                    case Leave() if has_taken_over:
+                        answer = self._leave(by)
+                    case Leave():
+                        raise BadCommand("nobody has taken over on this connection")
+                    case request:
+                        answer = await self._operations.answer(request, by)
+                answer = {"ok": True, **answer}
+            except BadCommand as error:
+                answer = _refusal(error)
+            if not await _say(stream, answer, descriptors):
                 return
 
-    async def _answer(self, line: bytes, by: Actor) -> Answer:
-        try:
-            return {"ok": True, **await self._operations.answer(parse_request(line), by)}
-        except BadCommand as error:
-            return _refusal(error)
+    def _offer(self) -> tuple[Answer, list[int]]:
+        """Return what another server needs to take this one's place, which goes on until it is told to leave."""
+        if self._handing_over.draining.is_under_way:
+            raise BadCommand("it is about to end: start in a while, without --replace", "busy")
+        descriptors = self._handing_over.descriptors()
+        return self._handing_over.describe(descriptors), [number for _, number in descriptors]
+
+    def _leave(self, by: Actor) -> Answer:
+        assert self._listener is not None
+        self._listener.abort()
+        self._handing_over.leave(by.origin)
+        return {}
 
 
 def peer_of(sock: socket.socket) -> tuple[int, int]:
@@ -98,6 +120,19 @@ def peer_of(sock: socket.socket) -> tuple[int, int]:
     return pid, uid
 
 
+async def _next_request(stream: trio.SocketStream, lines: Lines) -> bytes | None:
+    """Return the next request; None if there is none, or none that can be told apart, which was answered."""
+    try:
+        with trio.fail_after(REQUEST_TIMEOUT):
+            return await _next_line(stream, lines)
+    except trio.TooSlowError:
+        if lines.has_begun:
+            await _say(stream, _refusal(BadCommand(f"no whole request within {REQUEST_TIMEOUT:.0f} seconds")))
+    except BadCommand as error:  # There is no telling where the next one begins.
+        await _say(stream, _refusal(error))
+    return None
+
+
 async def _next_line(stream: trio.SocketStream, lines: Lines) -> bytes | None:
     """Return the next request; None if there is none.  Raises `BadCommand`."""
     while (line := lines.next_line()) is None:
@@ -108,9 +143,10 @@ async def _next_line(stream: trio.SocketStream, lines: Lines) -> bytes | None:
     return line
 
 
-async def _say(stream: trio.SocketStream, answer: Answer) -> bool:
-    """Send *answer*, and return whether it was taken."""
+async def _say(stream: trio.SocketStream, answer: Answer, descriptors: Sequence[int] = ()) -> bool:
+    """Send *answer*, with *descriptors* before it, and return whether it was taken."""
     with trio.move_on_after(ANSWER_TIMEOUT) as patience:
+        await pass_descriptors(stream, descriptors)
         await stream.send_all(_encode(answer))
     return not patience.cancelled_caught
 

@@ -69,7 +69,20 @@ class BansWanted:
     after: str = ""
 
 
-Request: TypeAlias = StatusWanted | SessionsWanted | Kick | AddBan | RemoveBan | BansWanted
+@attrs.frozen
+class TakeOver:
+    """Another server wants this one's sockets."""
+
+
+@attrs.frozen
+class Leave:
+    """Another server, which has them, is ready."""
+
+
+Command: TypeAlias = StatusWanted | SessionsWanted | Kick | AddBan | RemoveBan | BansWanted
+"""What operators ask for."""
+
+Request: TypeAlias = Command | TakeOver | Leave
 
 
 class Lines:
@@ -128,6 +141,10 @@ def _read(fields: "_Fields") -> Request:
             return RemoveBan(check_banned_network(fields.text("network", 60), is_forced=True))
         case "bans":
             return BansWanted(fields.optional_text("after", 60) or "")
+        case "take_over":
+            return TakeOver()
+        case "leave":
+            return Leave()
         case other:
             raise BadMessage(f"a request wants {excerpt(other)}, which this server cannot do")
 
