@@ -7,6 +7,7 @@ without such names by the addresses that the settings have, and those that are l
 import os
 import socket
 from collections.abc import MutableMapping
+from contextlib import ExitStack
 from typing import Final
 
 from ..addresses import TcpAddress
@@ -34,14 +35,16 @@ def sockets_from_environment(
     found: dict[str, list[socket.socket]] = {kind: [] for kind in KINDS}
     nameless = []
     given = names.split(":") if names else []
-    for index in range(int(count)):
-        name = given[index] if index < len(given) else "unknown"
-        sock = _open(first + index, name)
-        if name in _NAMES:
-            found[_NAMES[name]].append(sock)
-        else:
-            nameless.append(sock)
-    _assign(nameless, found, settings)
+    with ExitStack() as unused:
+        for index in range(int(count)):
+            name = given[index] if index < len(given) else "unknown"
+            sock = unused.enter_context(_open(first + index, name))
+            if name in _NAMES:
+                found[_NAMES[name]].append(sock)
+            else:
+                nameless.append(sock)
+        _assign(nameless, found, settings)
+        unused.pop_all()
     return ListeningSockets(tuple(found["control"]), tuple(found["public"]), tuple(found["https"]))
 
 
@@ -52,6 +55,7 @@ def _open(descriptor: int, name: str) -> socket.socket:
     except OSError as error:
         raise ConfigurationError(f"LISTEN_FDS: descriptor {descriptor} ({name}) is no socket") from error
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        sock.close()
         raise ConfigurationError(f"LISTEN_FDS: descriptor {descriptor} ({name}) is no TCP socket")
     return sock
 

@@ -114,28 +114,39 @@ async def serve(
         hub = Hub(settings, sockets, board, tasks, encryption, knowledge)
         configuration = Configuration(settings, encryption, knowledge, hub)
         draining = Draining(hub, configuration)
-        server = Server(
-            sockets.addresses("control"),
-            sockets.addresses("public"),
-            sockets.addresses("https"),
-            encryption.fingerprint,
-            encryption.is_self_made,
-            knowledge.authenticator.is_open,
-            knowledge.first_token,
-            handoff,
-            configuration,
-            draining,
-        )
+        server = _describe(sockets, encryption, knowledge, handoff, configuration, draining)
         if handoff is not None:
             await handoff.complete()  # Nothing can fail any more; connections wait in the sockets.
-        if place is not None and place.admin is not None and database is not None:
-            operations = Operations(server, hub, knowledge, database)
+        if place is not None and place.admin is not None:
+            operations = Operations(server, hub, knowledge)
             AdminPort(operations, HandingOver(hub, place, draining), tasks).listen(board, place.admin)
         hub.listen()
         knowledge.keep_fresh(hub.clients, tasks)
         encryption.keep_fresh(hub.https_port.certificate_obtained, tasks)
         task_status.started(server)
         await draining.run()
+
+
+def _describe(
+    sockets: ListeningSockets,
+    encryption: Encryption,
+    knowledge: Knowledge,
+    handoff: Handoff | None,
+    configuration: Configuration,
+    draining: Draining,
+) -> Server:
+    return Server(
+        sockets.addresses("control"),
+        sockets.addresses("public"),
+        sockets.addresses("https"),
+        fingerprint=encryption.fingerprint,
+        is_self_made=encryption.is_self_made,
+        is_open=knowledge.authenticator.is_open,
+        first_token=knowledge.first_token,
+        handoff=handoff,
+        configuration=configuration,
+        draining=draining,
+    )
 
 
 async def _take_over(settings: ServerSettings, stack: AsyncExitStack) -> Handoff | None:

@@ -47,9 +47,13 @@ class Operations:
     server: "Server"
     hub: Hub
     knowledge: Knowledge
-    database: Database
     clock: Callable[[], float] = time.time
     started_at: float = attrs.field(factory=trio.current_time)
+
+    @property
+    def _database(self) -> Database:
+        assert self.knowledge.database is not None  # It is in the same folder as the socket.
+        return self.knowledge.database
 
     async def answer(self, request: Command, by: Actor) -> Answer:
         """Do what is asked *by* somebody, and return what to tell.  Raises `BadCommand`."""
@@ -86,10 +90,10 @@ class Operations:
 
     async def _trouble(self) -> str | None:
         try:
-            await self.database.version()
+            await self._database.version()
         except DatabaseError as error:
             return error.reason
-        return self.database.trouble
+        return self._database.trouble
 
     def _sessions(self, after: int) -> Answer:
         found = sorted((client for client in self.hub.clients if client.number > after), key=lambda one: one.number)
@@ -124,7 +128,7 @@ class Operations:
         details = list(map(_detail, found))
         is_recorded = True
         try:
-            await self.database.write(queries.record_all, by, "session.kick", details, self.clock())
+            await self._database.write(queries.record_all, by, "session.kick", details, self.clock())
         except DatabaseError as error:  # Whoever fills the disk may be the one to be kicked.
             logger.error("the audit cannot tell that %s ends %s: %s", by.who, "; ".join(details), error)
             is_recorded = False
