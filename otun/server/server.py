@@ -97,12 +97,12 @@ async def serve(
     settings = settings or ServerSettings()
     async with AsyncExitStack() as stack:
         handoff = await _take_over(settings, stack) if replace else None
-        if handoff is not None:
-            sockets = await fitting(settings, handoff.sockets)
         place = database = None
         if settings.state is not None:
             place = stack.enter_context(claimed_place(settings.state, None if handoff is None else handoff.place))
             database = await stack.enter_async_context(open_database(settings.state))
+        if handoff is not None:
+            sockets = await fitting(settings, handoff.sockets)
         sockets = await open_sockets(settings, sockets)
         stack.callback(sockets.close)
         board = await stack.enter_async_context(open_switchboard())

@@ -685,8 +685,9 @@ class Visitor(PhasedEndpoint, Barrable):
         """The server is about to end: this connection does, too, after its next answer or without a request."""
         if self._phase is Phase.IDLE or (self._phase is Phase.HEAD and self._reader.is_untouched):
             self.limit(self._port.timeouts.idle)
-        elif self._upstream is not None and not self._upstream.has_begun:
-            self._is_closing = True
+        elif self._phase in (Phase.BODY, Phase.RESPONSE) and self._upstream is not None:
+            # Once an answer has begun, it is too late for it to say so.
+            self._is_closing = self._is_closing or not self._upstream.has_begun
 
     def _refuse(self, page: Page) -> None:
         """Answer the request with a page of ours, and end the connection."""

@@ -1,5 +1,7 @@
 """A server that is to end: who may still come, who may stay, and for how long."""
 
+import socket
+
 import pytest
 import trio
 import trio.testing
@@ -7,6 +9,7 @@ import trio.testing
 from otun import SessionClosed, Stream
 from otun.server import http_port
 from otun.server.http_port import HttpPort
+from otun.server.visitor import Phase, Visitor
 
 from .harness import RunningServer
 from .log_lines import LogLines
@@ -143,6 +146,37 @@ async def test_an_answer_that_has_begun_is_finished_and_its_connection_serves_on
         await stream.send_all(response(b"last"))
         answer = await responses.next()
         assert (answer.body, answer.fields["Connection"]) == (b"last", "close")
+
+
+async def test_an_answer_that_is_on_its_way_out_is_not_the_last_of_its_connection(
+    server: RunningServer, http_ports: list[HttpPort]
+) -> None:
+    """Nothing in it has said so: the visitor may have sent another request before it sees the end."""
+    body = bytes(250_000)
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect((server.public.host, server.public.port))
+        sock.setblocking(False)
+        async with (
+            registered_client(server.control) as client,
+            trio.SocketStream(trio.socket.from_stdlib_socket(sock)) as visitor,
+        ):
+            await visitor.send_all(request())
+            stream = await receive_request(client)
+            (there,) = (member for member in http_ports[-1].board if isinstance(member, Visitor))
+            there.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            await stream.send_all(response(body))
+            while there._phase is not Phase.SENDING:
+                await client.session.ping()
+            server.server.drain()
+            responses = Responses(visitor)
+            answer = await responses.next()
+            assert (answer.body, answer.fields.get("Connection")) == (body, None)
+            await visitor.send_all(request())
+            await receive_head(stream)
+            await stream.send_all(response(b"last"))
+            answer = await responses.next()
+            assert (answer.body, answer.fields["Connection"]) == (b"last", "close")
 
 
 @pytest.mark.parametrize("was_used", [True, False])

@@ -2,14 +2,18 @@
 
 import errno
 import logging
+import os
 import socket
 from collections.abc import Iterator
 
 import pytest
 import trio
+import trio.testing
 
 from otun.switchboard import Listener, Switchboard, open_switchboard
 from otun.switchboard.listener import ACCEPTS_PER_CALL
+
+from .support import Recorder
 
 pytestmark = pytest.mark.usefixtures("kind")
 
@@ -179,3 +183,24 @@ async def test_one_that_finishes_takes_what_is_queued_and_listens_no_more(
         assert len(board) == 0
     for visitor in visitors:
         visitor.close()
+
+
+async def test_what_happens_to_a_socket_that_another_process_goes_on_using_reaches_nobody(
+    listening: FailingSocket, accepted: Accepted
+) -> None:
+    """epoll would go on telling it, by a descriptor's number that is somebody else's by then."""
+    number = listening.fileno()
+    near, far = socket.socketpair()
+    with listening.dup() as elsewhere, near, far:
+        async with open_switchboard() as board:
+            Listener(board, listening, accepted).abort()
+            os.dup2(near.fileno(), number)
+            with socket.socket(fileno=number) as sock:
+                member = Recorder()
+                board.add(sock, member)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                before = len(member.log)
+                with socket.create_connection(elsewhere.getsockname()):
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+                assert len(member.log) == before
+                board.close(sock)
