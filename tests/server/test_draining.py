@@ -39,7 +39,9 @@ async def is_refused(server: RunningServer) -> bool:
 
 
 async def see_end(visitor: trio.abc.ReceiveStream) -> None:
+    """Wait for the server to close the connection, and do so, too: it would wait for that for a while."""
     assert await visitor.receive_some() == b""
+    await visitor.aclose()
 
 
 async def test_a_server_without_visitors_ends_at_once(server: RunningServer, server_log: LogLines) -> None:
@@ -194,7 +196,6 @@ async def test_a_connection_that_stays_idle_is_closed_soon_and_holds_nobody_up(
             await fetch_nothing(server, client)
         server.server.drain()
         await see_end(visitor)
-        await visitor.aclose()
         await server.wait_ended()
 
 
@@ -269,6 +270,7 @@ async def test_clients_hear_a_goaway_at_once_and_at_the_end_that_they_may_come_a
         await client.say({"type": "heartbeat"})
         assert (await client.hear())["type"] == "heartbeat_ack"
         await stream.send_all(response())
+        await visitor.aclose()
         farewell = await client.hear_farewell()
         assert (farewell["code"], farewell["retryable"]) == ("server_ending", True)
         await server.wait_ended()
@@ -285,8 +287,8 @@ async def test_clients_that_come_too_late_are_told_so(server: RunningServer) -> 
             answer = await one.register("more", id="2")
             assert (answer["type"], answer["code"], answer["retryable"]) == ("error", "server_ending", True)
         await stream.send_all(response())
-        await server.wait_ended()
         await visitor.aclose()
+        await server.wait_ended()
 
 
 async def test_a_client_that_does_not_listen_holds_nobody_up_for_long(
