@@ -45,7 +45,9 @@ def signal_handlers_as_before() -> Iterator[None]:
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """No settings but those that the test makes, neither here nor in the processes that it starts."""
     for name in list(os.environ):
-        if name.startswith(("OTUN_", "XDG_", "STATE_DIRECTORY")) or name.lower().endswith("_proxy"):
+        if name.startswith(("OTUN_", "XDG_", "STATE_DIRECTORY", "LISTEN_", "NOTIFY_")) or name.lower().endswith(
+            "_proxy"
+        ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(Path(otun.cli.__file__).parents[2]))
