@@ -128,7 +128,10 @@ def local_port() -> Iterator[int]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as service:
+    class Service(http.server.ThreadingHTTPServer):
+        request_queue_size = 128  # With the usual 5, a connection among many waits for the kernel to ask again.
+
+    with Service(("127.0.0.1", 0), Handler) as service:
         thread = threading.Thread(target=service.serve_forever)
         thread.start()
         yield service.server_port

@@ -36,13 +36,13 @@ def served(environment: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch) -> 
     """The settings that `serve` was called with; it then fails, which ends the command."""
     seen: list[ServerSettings] = []
 
-    async def serve(settings: ServerSettings, *, task_status: object = None) -> None:
+    async def serve(settings: ServerSettings, **_: object) -> None:
         is_default = settings.state == default_state_folder(os.environ)  # It has its own tests.
         seen.append(attrs.evolve(settings, state=None) if is_default else settings)
         await trio.lowlevel.checkpoint()
         raise ListenError("address already in use")
 
-    monkeypatch.setattr(otun.cli.server, "serve", serve)
+    monkeypatch.setattr("otun.cli.serving.serve", serve)
     return seen
 
 
@@ -116,6 +116,7 @@ def test_tokens_in_the_state_folder_are_used_unless_a_file_is_named(
     served: list[ServerSettings], tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
+    state.mkdir()
     assert main(["server", "--state", str(state)]) == 1
     (state / "tokens").write_text("alpha")
     assert main(["server", "--state", str(state)]) == 1
