@@ -40,7 +40,10 @@ class Hub:
         self.sockets: ListeningSockets = sockets
         self._listeners: list[Listener] = []
         bans = knowledge.bans
-        self.clients, self.registry = Clients(), Registry(settings.domain, is_kept_from=knowledge.reservations.is_kept_from)
+        self.clients, self.registry = (
+            Clients(),
+            Registry(settings.domain, is_kept_from=knowledge.reservations.is_kept_from),
+        )
         ports = PublicPorts(
             http=_port_of(sockets.public), https=_port_of(sockets.https), has_certificate=encryption.will_cover
         )
