@@ -42,6 +42,7 @@ class ServerTable:
     tokens_file: str | None = None
     open: bool | None = None
     reservation: str | None = None
+    hold: str | None = None
     state: str | None = None
     allow_hostname: tuple[str, ...] = ()
     tcp_ports: str | None = None

@@ -3,9 +3,8 @@
 import logging
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import Final, NoReturn
 
 from ..access import Identity, NameKind
@@ -16,7 +15,7 @@ from .admission import admit_host, check_id, chosen_name, refuse, visitor_rules
 from .authentication import Authenticator
 from .authorization import authorize_another, authorize_hosts, authorize_port, fit_name
 from .automatic_certificates import AutomaticCertificates
-from .clients import Client, Clients, OpenTunnel
+from .clients import Client, Clients, OpenTunnel, keeper_of
 from .given_names import GivenNames
 from .registry import EVERY_PATH, Registration, Registry
 from .reservations import Key, Reservations
@@ -29,6 +28,9 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 TAKEOVER_SILENCE: Final = 15.0
 """Seconds of silence after which a session leaves its names to another one of the same identity."""
+
+MAX_EXPECTED: Final = 10_000
+"""Reserved names that are expected after a start: some KiB each, for a few seconds."""
 
 _TAKEN_OVER: Final = Error("another session of this client has taken its place", code="taken_over")
 
@@ -59,6 +61,18 @@ class TunnelOpener:
         self._ports = ports
         self._certificates = certificates
         self._given_names = GivenNames(settings.state)
+
+    def expect_reserved(self) -> None:
+        """Expect the clients that had names and ports before the server started."""
+        for one in islice(self._reservations.in_force(), MAX_EXPECTED):
+            keeper = keeper_of(one.identity)
+            match one.kind:
+                case "name":
+                    self._registry.expect(self._registry.host_of(one.name), keeper=keeper)
+                case "host":
+                    self._registry.expect(one.name, keeper=keeper)
+                case "port" if one.name.isdecimal():
+                    self._tcp_ports.expect(int(one.name), keeper=keeper)
 
     def authenticate(self, request: Register) -> Identity:
         """Return who asks.  Raises `otun.server.admission.Refused`."""
@@ -103,11 +117,12 @@ class TunnelOpener:
         if request.resume:
             before = self._clients.find_resumed(client.identity, request.resume)
             if before is not None and before is not client:
+                client.resume(before)
                 self._end(before, client)
 
     def _end(self, before: Client, successor: Client) -> None:
         logger.info("client %s: gives way to %s, the same client", before, successor)
-        before.end(_TAKEN_OVER)
+        before.end(_TAKEN_OVER, is_expected=True)
 
     async def _reserve(self, client: Client, keys: Iterable[Key]) -> None:
         await self._reservations.take(client.identity, keys, str(client))
@@ -116,7 +131,7 @@ class TunnelOpener:
     # Tunnels with host names
 
     async def _open_http(self, client: Client, request: Register) -> OpenTunnel:
-        registration, keys, close = await self._open_host(client, request)
+        registration, keys = await self._open_host(client, request)
         url = public_url(
             self._settings,
             registration.name,
@@ -126,25 +141,33 @@ class TunnelOpener:
             ports=self._ports,
         )
         path = "" if registration.path == EVERY_PATH else registration.path.decode()
-        return OpenTunnel(registration, "http", url + path, keys, close)
+        return self._host_tunnel(registration, "http", url + path, keys)
 
     async def _open_tls(self, client: Client, request: Register) -> OpenTunnel:
         if self._ports.https is None:
             raise refuse(
                 "this server has no port for TLS tunnels; its operator can give it one with --https", "kind_unknown"
             )
-        registration, keys, close = await self._open_host(client, request)
+        registration, keys = await self._open_host(client, request)
         host = _own_host(registration) or self._registry.host_of(registration.name)
-        return OpenTunnel(registration, "tls", f"tls://{TcpAddress(host, self._ports.https)}", keys, close)
+        return self._host_tunnel(registration, "tls", f"tls://{TcpAddress(host, self._ports.https)}", keys)
 
-    async def _open_host(
-        self, client: Client, request: Register
-    ) -> tuple[Registration, tuple[Key, ...], Callable[[], None]]:
+    def _host_tunnel(self, registration: Registration, kind: str, url: str, keys: tuple[Key, ...]) -> OpenTunnel:
+        def end(leave: Callable[[Registration], None]) -> None:
+            leave(registration)
+            if self._certificates is not None and not registration.is_passthrough:
+                self._certificates.tunnel_closed(self._registry.hosts_of(registration))
+
+        registry = self._registry
+        return OpenTunnel(registration, kind, url, keys, partial(end, registry.remove), partial(end, registry.lose))
+
+    async def _open_host(self, client: Client, request: Register) -> tuple[Registration, tuple[Key, ...]]:
         identity = client.identity
         registration = admit_host(
             request,
             client.session,
             _owner(client),
+            client.keeper,
             self._settings,
             self._registry,
             partial(self._free_name, client, request),
@@ -155,14 +178,10 @@ class TunnelOpener:
         self._make_room(client, registration)
         await self._reserve(client, keys)
         self._make_room(client, registration)  # Somebody may have come meanwhile.
-        with ExitStack() as tunnel:
-            self._registry.add(registration)
-            tunnel.callback(self._registry.remove, registration)
-            if self._certificates is not None and not registration.is_passthrough:
-                hosts = self._registry.hosts_of(registration)
-                self._certificates.tunnel_opened(hosts, _known_as(client))
-                tunnel.callback(self._certificates.tunnel_closed, hosts)
-            return registration, keys, tunnel.pop_all().close
+        self._registry.add(registration)
+        if self._certificates is not None and not registration.is_passthrough:
+            self._certificates.tunnel_opened(self._registry.hosts_of(registration), _known_as(client))
+        return registration, keys
 
     def _free_name(self, client: Client, request: Register) -> str:
         """Return a name for a tunnel whose client has chosen none: the same again, if nobody else has it.
@@ -175,7 +194,7 @@ class TunnelOpener:
         for made_up in self._given_names.candidates(who):
             name = fit_name(client.identity, kind, made_up)
             holders = self._registry.routes_of(self._registry.host_of(name)) or ()
-            has_room = all(self._may_take_over(client, holder) for holder in holders)
+            has_room = all(self._may_take_over(client, holder) for route in holders for holder in route.members)
             if has_room and self._reservations.is_free_for(client.identity, ("name", name)):
                 break
         return name
@@ -226,6 +245,7 @@ class TunnelOpener:
             name or "tcp",
             client.session,
             owner=_owner(client),
+            keeper=client.keeper,
             tunnel_id=request.id,
             local=request.local,
             has_stream_header=request.stream_header,
@@ -247,14 +267,16 @@ class TunnelOpener:
             tunnel = self._tcp_ports.open_any(registration, ports)
         registration.name = name or f"tcp-{tunnel.port}"
         url = f"tcp://{TcpAddress(self._settings.domain or client.address.reached_host, tunnel.port)}"
-        return OpenTunnel(registration, "tcp", url, keys, tunnel.close)
+        close, lose = partial(tunnel.close, registration), partial(tunnel.lose, registration)
+        return OpenTunnel(registration, "tcp", url, keys, close, lose)
 
     def _is_free_port(self, identity: Identity, port: int) -> bool:
         return self._reservations.is_free_for(identity, ("port", str(port)))
 
     def _free_port(self, client: Client, port: int) -> None:
         if port in self._tcp_ports:
-            self._take_over(client, self._tcp_ports[port].registration, f"port {port}", "port_taken")
+            for rival in list(self._tcp_ports[port].route.members):
+                self._take_over(client, rival, f"port {port}", "port_taken")
 
 
 def _owner(client: Client) -> str | None:

@@ -1,6 +1,7 @@
 """Which tunnels are open, and which one a visitor's request means."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
@@ -10,6 +11,7 @@ from ..http.forwarding import NO_EDITS, FieldEdits
 from ..http.pages import Page
 from ..mux import Session
 from ..yamux import YamuxStream
+from .absence import Absence, Hold
 
 if TYPE_CHECKING:
     from .throttling import Throttle
@@ -40,8 +42,9 @@ class Registration:
     client's own name for it, and *local* its local service's address, for people: both may be empty.  If it
     *is_passthrough*, TLS ends at the local service.  *streams* counts those that are open.
 
-    *rules* are what visitors must comply with; *has_guarded_kin* tells that another tunnel on one of its hosts has
-    some.  Whoever lets a visitor in asks `otun.server.visitor_access`.
+    *keeper* is who may come back to it when its client is away, and *route* where it is, or was.
+
+    *rules* are what visitors must comply with.  Whoever lets a visitor in asks `otun.server.visitor_access`.
 
     *throttle* is to be asked before anything is moved, if there is any limit to that.  *owners* are those of the
     streams that are open, and *moved* counts the bytes of those that were.
@@ -53,6 +56,7 @@ class Registration:
     path: bytes = EVERY_PATH
     tunnel_id: str = ""
     owner: str | None = None
+    keeper: str = ""
     local: str = ""
     host_header: bytes | None = None
     request_edits: FieldEdits = NO_EDITS
@@ -60,18 +64,11 @@ class Registration:
     has_stream_header: bool = False
     is_passthrough: bool = False
     rules: VisitorRules | None = attrs.field(default=None, repr=False)
-    has_guarded_kin: bool = False
+    route: "Route | None" = attrs.field(default=None, repr=False)
     throttle: "Throttle | None" = None
     streams: int = 0
     owners: set[StreamOwner] = attrs.field(factory=set, repr=False)
     moved: int = 0
-
-    def serves(self, path: bytes) -> bool:
-        """Whether requests for *path* are for this tunnel: its prefix ends where a segment of *path* does."""
-        prefix = self.path
-        if prefix == EVERY_PATH:
-            return True
-        return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in (b"", b"/", b"?")
 
     def admits_connection(self) -> bool:
         """Count a connection that is to be relayed as it is, unless there are too many of them."""
@@ -104,22 +101,69 @@ class Registration:
         return self.session is other.session or (self.owner is not None and self.owner == other.owner)
 
 
-class Registry:
-    """The HTTP tunnels that are open on a server."""
+@attrs.define(eq=False)
+class Route:
+    """A place where visitors come for a tunnel: of a client that is there, or away; then *keeper* is expected.
 
-    def __init__(self, domain: str | None) -> None:
+    *name* is the tunnel's.  Nobody knows whether one *is_passthrough* that has not been there yet.  *has_guarded_kin*
+    tells that another one on its *hosts* has rules.
+    """
+
+    hosts: tuple[str, ...] = ()
+    path: bytes = EVERY_PATH
+    keeper: str = ""
+    name: str = ""
+    is_passthrough: bool | None = None
+    rules: VisitorRules | None = attrs.field(default=None, repr=False)
+    has_guarded_kin: bool = False
+    members: list[Registration] = attrs.field(factory=list)
+    absence: Absence | None = None
+
+    def serves(self, path: bytes) -> bool:
+        """Whether requests for *path* are for it: its prefix ends where a segment of *path* does."""
+        prefix = self.path
+        if prefix == EVERY_PATH:
+            return True
+        return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in (b"", b"/", b"?")
+
+    def join(self, registration: Registration) -> None:
+        """Have *registration* answer from now on, also for those who wait."""
+        self.members.append(registration)
+        registration.route = self
+        self.end_absence()
+
+    def look_for_absence(self, hold: Hold | None, given_up: Callable[[], None]) -> Absence | None:
+        """Return the absence, which begins at once when the session has ended and nobody has said goodbye."""
+        has_gone = all(member.session.is_closed and not member.session.has_said_goodbye for member in self.members)
+        if self.absence is None and hold is not None and has_gone:
+            self.absence = hold.begin(given_up)
+        return self.absence
+
+    def end_absence(self, *, in_vain: bool = False) -> None:
+        """Let those who wait go on."""
+        absence, self.absence = self.absence, None
+        if absence is not None:
+            absence.end(in_vain=in_vain)
+
+
+class Registry:
+    """The HTTP tunnels that are open on a server, and those whose clients are expected back for as long as *hold*."""
+
+    def __init__(self, domain: str | None, hold: Hold | None = None) -> None:
         self.domain: str = domain or "localhost"
         self._suffix = f".{self.domain}"
         self._has_domain = domain is not None
-        self._routes: dict[str, list[Registration]] = {}  # By host; those with the longest path come first.
+        self._hold = hold
+        self._routes: dict[str, list[Route]] = {}  # By host; those with the longest path come first.
         self._has_wildcards = False  # Or had some.
-        self._tunnels: set[Registration] = set()
+        self._present: set[Route] = set()
+        self._absent: set[Route] = set()
 
     def __len__(self) -> int:
-        return len(self._tunnels)
+        return len(self._present)
 
     def __contains__(self, name: object) -> bool:
-        return f"{name}{self._suffix}" in self._routes
+        return any(route.members for route in self._routes.get(f"{name}{self._suffix}", ()))
 
     def host_of(self, name: str) -> str:
         """Return the host of a tunnel's name."""
@@ -127,56 +171,126 @@ class Registry:
 
     def hosts_of(self, registration: Registration) -> tuple[str, ...]:
         """Return every host that leads to *registration*."""
-        return (self.host_of(registration.name), *registration.hosts)
+        return tuple(dict.fromkeys((self.host_of(registration.name), *registration.hosts)))
+
+    # Tunnels that come and go
 
     def rivals(self, registration: Registration) -> Iterator[tuple[str, Registration]]:
         """Return the hosts that cannot be shared, and with whom: the same path, another owner, TLS of its own."""
         for host in self.hosts_of(registration):
-            for other in self._routes.get(host, ()):
-                is_alone = other.is_passthrough or registration.is_passthrough  # Nobody sees its paths.
-                if is_alone or other.path == registration.path or not other.is_kin_of(registration):
-                    yield host, other
+            for route in self._routes.get(host, ()):
+                for other in route.members:
+                    is_alone = other.is_passthrough or registration.is_passthrough  # Nobody sees its paths.
+                    if is_alone or route.path == registration.path or not other.is_kin_of(registration):
+                        yield host, other
 
-    def wildcards_over(self, registration: Registration) -> Iterator[tuple[str, "Registration"]]:
+    def wildcards_over(self, registration: Registration) -> Iterator[tuple[str, Registration]]:
         """Return the hosts that a wildcard has given to another token, and to whom.  Without tokens all are equal."""
         for host in registration.hosts:
-            for other in self._routes_of_wildcard(host.removeprefix("*.")) or ():
-                if other.owner != registration.owner:
-                    yield host, other
+            for route in self._routes_of_wildcard(host.removeprefix("*.")) or ():
+                for other in route.members:
+                    if other.owner != registration.owner:
+                        yield host, other
 
     def add(self, registration: Registration) -> None:
-        """Open a tunnel; it must have no rival for the very hosts that it has."""
+        """Open a tunnel; it must have no rival for the very hosts that it has.
+
+        Those whose clients are away give way, if they would be rivals, or the same.
+        """
         assert not any(self.rivals(registration))
+        self._make_room(registration)
+        route = Route(
+            self.hosts_of(registration),
+            registration.path,
+            registration.keeper,
+            registration.name,
+            registration.is_passthrough,
+            registration.rules,
+        )
+        route.join(registration)
+        self._put(route, self._present)
+
+    def _make_room(self, registration: Registration) -> None:
         for host in self.hosts_of(registration):
-            routes = self._routes.setdefault(host, [])
-            routes.append(registration)
-            routes.sort(key=lambda route: len(route.path), reverse=True)
-        self._has_wildcards = self._has_wildcards or any(host.startswith("*.") for host in registration.hosts)
-        self._tunnels.add(registration)
-        self._look_for_guarded_kin(registration)
+            for route in list(self._routes.get(host, ())):
+                is_alone = route.is_passthrough or registration.is_passthrough
+                is_kin = route.keeper == registration.keeper
+                if not route.members and (is_alone or route.path == registration.path or not is_kin):
+                    self._drop(route)
 
     def remove(self, registration: Registration) -> None:
         """Close the tunnel."""
-        for host in self.hosts_of(registration):
+        route = self._leave(registration)
+        if not route.members:
+            self._drop(route, in_vain=True)
+
+    def lose(self, registration: Registration) -> None:
+        """The tunnel's client is away: expect it back, and keep what leads to it meanwhile."""
+        route = self._leave(registration)
+        if not route.members:
+            self._present.remove(route)
+            self._absent.add(route)
+            if self.absence_of(route) is None:
+                self._drop(route)
+
+    def expect(self, host: str, path: bytes = EVERY_PATH, *, keeper: str) -> None:
+        """Expect a tunnel of *keeper*'s on *host*, unless something is there: it was before the server started."""
+        if self._hold is not None and all(route.path != path for route in self._routes.get(host, ())):
+            route = Route((host,), path, keeper)
+            self._put(route, self._absent)
+            self.absence_of(route)
+
+    def absence_of(self, route: Route) -> Absence | None:
+        """Return the absence of the client of *route*, if it is away and expected back."""
+        if not route.members and route not in self._absent:
+            return None  # It was closed.
+        return route.look_for_absence(self._hold, partial(self._give_up, route))
+
+    def _leave(self, registration: Registration) -> Route:
+        route = registration.route
+        assert route is not None
+        route.members.remove(registration)
+        return route
+
+    def _give_up(self, route: Route) -> None:
+        if route.members:
+            route.end_absence(in_vain=True)
+        else:
+            self._drop(route, in_vain=True)
+
+    def _put(self, route: Route, where: set[Route]) -> None:
+        where.add(route)
+        for host in route.hosts:
+            routes = self._routes.setdefault(host, [])
+            routes.append(route)
+            routes.sort(key=lambda route: len(route.path), reverse=True)
+        self._has_wildcards = self._has_wildcards or any(host.startswith("*.") for host in route.hosts)
+        self._look_for_guarded_kin(route)
+
+    def _drop(self, route: Route, *, in_vain: bool = False) -> None:
+        """Have nothing lead there any more; those who wait look elsewhere, or have waited *in_vain*."""
+        for host in route.hosts:
             routes = self._routes[host]
-            routes.remove(registration)
+            routes.remove(route)
             if not routes:
                 del self._routes[host]
-        self._tunnels.remove(registration)
-        self._look_for_guarded_kin(registration)
+        self._present.discard(route)
+        self._absent.discard(route)
+        self._look_for_guarded_kin(route)
+        route.end_absence(in_vain=in_vain)
 
-    def _look_for_guarded_kin(self, registration: Registration) -> None:
-        """Have those on the hosts of *registration* know whether one beside them has rules."""
-        beside = {route for host in self.hosts_of(registration) for route in self._routes.get(host, ())}
+    def _look_for_guarded_kin(self, changed: Route) -> None:
+        """Have those on the hosts of *changed* know whether one beside them has rules."""
+        beside = {route for host in changed.hosts for route in self._routes.get(host, ())}
         for route in beside:
             route.has_guarded_kin = any(
-                other.rules is not None and other is not route
-                for host in self.hosts_of(route)
-                for other in self._routes[host]
+                other.rules is not None and other is not route for host in route.hosts for other in self._routes[host]
             )
 
-    def find(self, host: str, path: bytes = EVERY_PATH) -> Registration | None:
-        """Return the tunnel that *host*, in lower case and without a port, and *path* mean.
+    # Looking them up
+
+    def find(self, host: str, path: bytes = EVERY_PATH) -> Route | None:
+        """Return where *host*, in lower case and without a port, and *path* lead.
 
         The whole host is compared, never a part of it; else the longest wildcard counts.  On a server without a domain,
         a host that leads nowhere means the only tunnel there is.
@@ -189,17 +303,19 @@ class Registry:
                 if route.serves(path):
                     return route
             return None
-        if not self._has_domain and len(self._tunnels) == 1 and not host.endswith(self._suffix):
-            (only,) = self._tunnels
-            return only if only.serves(path) else None
+        if not self._has_domain and not host.endswith(self._suffix):
+            all_of_them = self._present or self._absent
+            if len(all_of_them) == 1:
+                (only,) = all_of_them
+                return only if only.serves(path) else None
         return None
 
-    def routes_of(self, host: str) -> list[Registration] | None:
-        """Return the tunnels on *host*, those with the longest path first; None if nothing has its name."""
+    def routes_of(self, host: str) -> list[Route] | None:
+        """Return what *host* leads to, what has the longest path first; None if nothing has its name."""
         routes = self._routes.get(host)
         return self._routes_of_wildcard(host) if routes is None and self._has_wildcards else routes
 
-    def _routes_of_wildcard(self, host: str) -> list[Registration] | None:
+    def _routes_of_wildcard(self, host: str) -> list[Route] | None:
         if host == self.domain:
             return None
         _, dot, rest = host.partition(".")

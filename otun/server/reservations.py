@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NoReturn, TypeAlias
 
 import trio
@@ -69,6 +69,10 @@ class Reservations:
         if self._database is not None:
             with contextlib.suppress(DatabaseError):  # The next time will do.
                 await self._database.write(queries.forget_ended_reservations, self._clock())
+
+    def in_force(self) -> Iterator[Reservation]:
+        """Return those that there are."""
+        return (one for one in self._known.values() if not self._has_ended(one))
 
     def is_kept_for(self, identity: Identity, key: Key) -> bool:
         """Whether *identity* itself has reserved it, or the wildcard next above it."""

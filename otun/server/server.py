@@ -12,6 +12,7 @@ from ..background import open_background
 from ..errors import ConfigurationError
 from ..switchboard import Listener, open_switchboard
 from ..tls.fingerprints import Fingerprint
+from .absence import Hold
 from .admin.operations import Operations
 from .admin.place import listening_socket
 from .admin.port import AdminPort
@@ -90,9 +91,11 @@ async def serve(
             authenticator.is_open,
             _first_token(settings, authenticator),
         )
-        clients, registry = Clients(), Registry(settings.domain)
+        clients = Clients()
         ports = PublicPorts(http=_port_of(public), https=_port_of(https), has_certificate=encryption.will_cover)
         board = await stack.enter_async_context(open_switchboard())
+        hold = Hold(board, settings.hold) if settings.hold else None
+        registry = Registry(settings.domain, hold)
         traffic = Traffic(board, database, settings.tunnel_quota)
         await traffic.load()
         background = await stack.enter_async_context(open_background())
@@ -102,6 +105,7 @@ async def serve(
             board,
             bans,
             max_streams=settings.max_streams,
+            hold=hold,
         )
         opener = TunnelOpener(
             settings,
@@ -114,6 +118,7 @@ async def serve(
             ports=ports,
             certificates=encryption.automatic,
         )
+        opener.expect_reserved()
         client_gate = ClientGate(
             ControlPort(clients, opener, bans),
             board,

@@ -10,10 +10,11 @@ from typing import Final
 from ..addresses import TcpAddress
 from ..mux import Patch
 from ..switchboard import Listener, Switchboard
+from .absence import Hold
 from .admission import refuse
 from .bans import Bans
 from .listening import listen_on_all, peer_or_close
-from .registry import Registration
+from .registry import Registration, Route
 from .relayed import RelayedVisitor
 from .visitor_access import admits_address
 
@@ -24,7 +25,10 @@ _BIND_ATTEMPTS: Final = 64
 
 
 class TcpPorts:
-    """The ports that clients may have: those of *ranges*, on the addresses of the public port."""
+    """The ports that clients may have: those of *ranges*, on the addresses of the public port.
+
+    Those whose clients are away stay open for as long as *hold*, and accept nobody.
+    """
 
     def __init__(
         self,
@@ -34,6 +38,7 @@ class TcpPorts:
         bans: Bans,
         *,
         max_streams: int,
+        hold: Hold | None = None,
     ) -> None:
         self._ranges = ranges
         self._places = [
@@ -42,6 +47,7 @@ class TcpPorts:
         self._board = board
         self.bans: Bans = bans
         self._max_streams = max_streams
+        self._hold = hold
         self._tunnels: dict[int, TcpTunnel] = {}  # By port.
 
     def __getitem__(self, port: int) -> "TcpTunnel":
@@ -51,7 +57,7 @@ class TcpPorts:
     @property
     def visitors(self) -> int:
         """Those of all tunnels."""
-        return sum(tunnel.registration.streams for tunnel in self._tunnels.values())
+        return sum(member.streams for tunnel in self._tunnels.values() for member in tunnel.route.members)
 
     def __contains__(self, port: object) -> bool:
         return port in self._tunnels
@@ -71,15 +77,49 @@ class TcpPorts:
         return self._ranges
 
     def open(self, registration: Registration, port: int) -> "TcpTunnel":
-        """Listen on *port*.  Raises `otun.server.admission.Refused`."""
+        """Have *port* lead to *registration*.  Raises `otun.server.admission.Refused`.
+
+        Those who wait there for a client that is away wait for this one, if it is the same client; if it is not, they
+        are cut off.
+        """
+        tunnel = self._tunnels.get(port)
+        if tunnel is not None and tunnel.is_left_to(registration.keeper):
+            tunnel.join(registration)
+            return tunnel
+        if tunnel is not None and not tunnel.route.members:
+            tunnel.end()
         return self._open(registration, port, self._listen(port))
 
     def open_any(self, registration: Registration, ports: Iterable[int]) -> "TcpTunnel":
         """Listen on one of *ports* that is free.  Raises `otun.server.admission.Refused`."""
         return self._open(registration, *self._listen_on_one(ports))
 
+    def expect(self, port: int, *, keeper: str, sockets: list[socket.socket] | None = None) -> None:
+        """Expect a tunnel of *keeper*'s on *port*: it was there before the server started.
+
+        *sockets* listen there already, and are closed if it does not come; without them, new ones listen if they can.
+        """
+        if self._hold is None or port in self._tunnels or not any(port in ports for ports in self._ranges):
+            for sock in sockets or ():
+                sock.close()
+            return
+        if sockets is None:
+            try:
+                sockets = listen_on_all(self._places, port)
+            except OSError as error:
+                logger.debug("port %d cannot be had: %s", port, error)
+                return
+        self._new(port, keeper, sockets).expect()
+
     def _open(self, registration: Registration, port: int, sockets: list[socket.socket]) -> "TcpTunnel":
-        tunnel = self._tunnels[port] = TcpTunnel(self, registration, port, sockets, self._board, self._max_streams)
+        tunnel = self._new(port, registration.keeper, sockets)
+        tunnel.join(registration)
+        return tunnel
+
+    def _new(self, port: int, keeper: str, sockets: list[socket.socket]) -> "TcpTunnel":
+        tunnel = self._tunnels[port] = TcpTunnel(
+            self, port, keeper, sockets, self._board, self._hold, max_streams=self._max_streams
+        )
         return tunnel
 
     def _listen(self, port: int) -> list[socket.socket]:
@@ -107,38 +147,53 @@ class TcpPorts:
 
 
 class TcpTunnel:
-    """A port that leads to one client."""
+    """A port that leads to one client, or is kept for the one of *keeper* that is away.  It accepts nobody at first."""
 
     def __init__(
         self,
         ports: TcpPorts,
-        registration: Registration,
         port: int,
+        keeper: str,
         sockets: Iterable[socket.socket],
         board: Switchboard,
+        hold: Hold | None,
+        *,
         max_streams: int,
     ) -> None:
         self._ports = ports
-        self.registration = registration
         self.port: int = port
+        self.route: Route = Route(keeper=keeper)
         self.board = board
+        self._hold = hold
         self._max_streams = max_streams
         self._listeners = [Listener(board, sock, self._visitor_connected) for sock in sockets]
+        self._pause()
+
+    def is_left_to(self, keeper: str) -> bool:
+        """Whether its client is away, and *keeper* may come back to it."""
+        return not self.route.members and self.route.keeper == keeper
+
+    def join(self, registration: Registration) -> None:
+        """Accept visitors for *registration*, first those who have waited."""
+        self.route.join(registration)
+        for listener in self._listeners:
+            listener.resume()
 
     def _visitor_connected(self, sock: socket.socket) -> None:
-        if self.registration.streams >= self._max_streams:
+        registration = self.route.members[0]
+        if registration.streams >= self._max_streams:
             sock.close()
             return
         peer = peer_or_close(sock)
         if peer is None:
             return
-        if self._ports.bans.turns_away(peer) or not admits_address(self.registration, peer.host):
+        if self._ports.bans.turns_away(peer) or not admits_address(registration, peer.host):
             sock.close()
             return
-        if not self.registration.admits_connection():
+        if not registration.admits_connection():
             sock.close()
             return
-        RelayedVisitor(self.board, sock, self, self.registration, peer).start()
+        RelayedVisitor(self.board, sock, self, registration, peer).start()
 
     def patch_ended(self, patch: Patch) -> None:
         """A visitor has left: the registration counts them."""
@@ -146,8 +201,29 @@ class TcpTunnel:
     def visitor_left(self) -> None:
         """Another one has left, before its stream was open."""
 
-    def close(self) -> None:
+    def close(self, registration: Registration) -> None:
         """Free the port.  The visitors that are there stay for as long as their streams do."""
+        self.route.members.remove(registration)
+        self.end()
+
+    def lose(self, registration: Registration) -> None:
+        """The client is away: have visitors wait in the system's queue."""
+        self.route.members.remove(registration)
+        self._pause()
+        self.expect()
+
+    def expect(self) -> None:
+        """Wait for the client, if that is wanted, or else free the port."""
+        if self.route.look_for_absence(self._hold, self.end) is None:
+            self.end()
+
+    def end(self) -> None:
+        """Free the port; those who wait are cut off."""
         for listener in self._listeners:
             listener.abort()
+        self.route.end_absence(in_vain=True)
         self._ports.freed(self.port)
+
+    def _pause(self) -> None:
+        for listener in self._listeners:
+            listener.pause()

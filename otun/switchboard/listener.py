@@ -40,6 +40,7 @@ class Listener:
         self._sock = sock
         self._accepted = accepted
         self._is_failing = False
+        self._is_paused = False
         sock.setblocking(False)
         board.add(sock, self, is_listening=True)
 
@@ -48,6 +49,8 @@ class Listener:
 
     def ready(self, events: int) -> None:
         """Accept what is queued."""
+        if self._is_paused:
+            return
         for _ in range(ACCEPTS_PER_CALL):
             try:
                 sock, _address = self._sock.accept()
@@ -68,6 +71,15 @@ class Listener:
             except Exception:
                 logger.exception("a connection could not be taken")
                 sock.close()
+        self._board.call_again(self)
+
+    def pause(self) -> None:
+        """Leave connections in the system's queue from now on."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """Accept again, first those that have been queued."""
+        self._is_paused = False
         self._board.call_again(self)
 
     def _report(self, error: OSError) -> None:

@@ -144,7 +144,7 @@ class Operations:
         if who.startswith("#"):
             return [client for client in self.clients if str(client.number) == who[1:]]
         if who.isascii() and who.isdigit() and len(who) <= 5 and int(who) in self.tcp_ports:
-            return [self.clients.client_of(self.tcp_ports[int(who)].registration)]
+            return list(map(self.clients.client_of, self.tcp_ports[int(who)].route.members))
         return [client for client in self.clients if any(self._is_called(one, who) for one in client.tunnels.values())]
 
     def _is_called(self, tunnel: OpenTunnel, who: str) -> bool:
