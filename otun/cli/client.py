@@ -40,6 +40,7 @@ from .proxies import ProxyOption
 from .request_log import open_request_printer
 from .signals import run_until_signal
 from .tunnels import (
+    GroupOption,
     HostHeaderOption,
     HostnameOption,
     LocalCaOption,
@@ -116,6 +117,7 @@ def client(
     response_header: ResponseHeaderOption = None,
     local_ca: LocalCaOption = None,
     local_insecure: LocalInsecureOption = None,
+    group: GroupOption = None,
     proxy_protocol: ProxyProtocolOption = None,
     basic_auth: BasicAuthOption = None,
     basic_auth_file: BasicAuthFileOption = None,
@@ -152,6 +154,7 @@ def http(
     response_header: ResponseHeaderOption = None,
     local_ca: LocalCaOption = None,
     local_insecure: LocalInsecureOption = None,
+    group: GroupOption = None,
     proxy_protocol: ProxyProtocolOption = None,
     basic_auth: BasicAuthOption = None,
     basic_auth_file: BasicAuthFileOption = None,
@@ -182,6 +185,7 @@ def tcp(
     client_cert: ClientCertOption = None,
     client_key: ClientKeyOption = None,
     proxy: ProxyOption = None,
+    group: GroupOption = None,
     proxy_protocol: ProxyProtocolOption = None,
     allow_ip: AllowIpOption = None,
     deny_ip: DenyIpOption = None,
@@ -208,6 +212,7 @@ def tls(
     client_cert: ClientCertOption = None,
     client_key: ClientKeyOption = None,
     proxy: ProxyOption = None,
+    group: GroupOption = None,
     proxy_protocol: ProxyProtocolOption = None,
     allow_ip: AllowIpOption = None,
     deny_ip: DenyIpOption = None,

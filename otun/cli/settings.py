@@ -71,6 +71,7 @@ class TunnelKeys:
     request_header: tuple[str, ...] = ()
     response_header: tuple[str, ...] = ()
     remote_port: int | None = None
+    group: bool | None = None
     local_ca: str | None = None
     local_insecure: bool | None = None
     proxy_protocol: bool | None = None

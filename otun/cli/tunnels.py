@@ -43,6 +43,15 @@ ResponseHeaderOption = Annotated[
 RemotePortOption = Annotated[
     str | None, typer.Option(metavar="PORT", help="The port on the server; it chooses one otherwise.")
 ]
+GroupOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--group",
+        help="Share the name, or the port, with other clients of the same token that say so, too: visitors go to "
+        "whoever has the fewest.",
+        show_default=False,
+    ),
+]
 ProxyProtocolOption = Annotated[
     bool | None,
     typer.Option(
@@ -89,6 +98,7 @@ def read_tunnel(layers: Layers, local: LocalTarget, *, kind: TunnelKind) -> Loca
         response_headers=layers.read_list("response_header", _check_header) if is_http else (),
         remote_port=None if kind != "tcp" else layers.read("remote_port", parse_port),
         local=str(local),
+        group=layers.read("group", parse_switch) or False,
         **read_visitor_rules(layers, kind),
     )
     proxy_protocol = layers.read("proxy_protocol", parse_switch) or False

@@ -70,6 +70,9 @@ class TunnelSettings:
     ``Name: value``, in the place of what has that name, or ``-Name`` to remove it.  A tunnel of the kind ``tcp`` has a
     port for itself: *remote_port*, or any.  *local* is what visitors are told of the local service when it fails.
 
+    With *group*, other sessions of the same token may have the same tunnel: all that have said so share the visitors,
+    and must ask for the same hosts, path and rules; they need a *name*, or a *remote_port*.
+
     Visitors must come from one of the networks *allow_ip*, if there are any, and from none of *deny_ip*.  Those of a
     tunnel of the kind ``http`` must send every header of *require_header*, which is ``Name``, or ``Name: value`` for a
     secret that the local service does not get to see, and log in as one of *basic_auth*: ``USER:PASSWORD``, which is
@@ -87,6 +90,7 @@ class TunnelSettings:
     request_headers: tuple[str, ...] = attrs.field(default=(), converter=_checked_edits, repr=False)
     response_headers: tuple[str, ...] = attrs.field(default=(), converter=_checked_edits, repr=False)
     local: str = ""
+    group: bool = False
     basic_auth: tuple[str, ...] = attrs.field(default=(), converter=_checked_logins, repr=False)
     allow_ip: tuple[str, ...] = attrs.field(default=(), converter=_checked_networks)
     deny_ip: tuple[str, ...] = attrs.field(default=(), converter=_checked_networks)
@@ -96,6 +100,10 @@ class TunnelSettings:
         if self.kind != "http" and (self.basic_auth or self.require_header):
             raise ConfigurationError(
                 f"a {self.kind.upper()} tunnel can only look at visitors' addresses: it has no log-in and no headers"
+            )
+        if self.group and (self.remote_port if self.kind == "tcp" else self.name) is None:
+            raise ConfigurationError(
+                f"a group shares what all its clients ask for: choose a {'port' if self.kind == 'tcp' else 'name'}"
             )
 
 
@@ -215,6 +223,7 @@ async def _request(number: int, settings: TunnelSettings, token: str | None) -> 
         allow_ip=settings.allow_ip,
         deny_ip=settings.deny_ip,
         require_header=settings.require_header,
+        group=settings.group,
     )
 
 

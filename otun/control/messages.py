@@ -25,6 +25,8 @@ class Register:
     (``Name`` or ``Name: value``), and log in as one of *basic_auth* (``USER:HASH``, by argon2id).  A client that asks
     for these must see that its answer names them.
 
+    *group*: other sessions of the same token, which say so too, may have the same tunnel beside this one.
+
     A client that would like to come back gives *resume*: empty, or the secret of a session of its own, whose place it
     takes.
     """
@@ -45,6 +47,7 @@ class Register:
     allow_ip: tuple[str, ...] = ()
     deny_ip: tuple[str, ...] = ()
     require_header: tuple[str, ...] = attrs.field(default=(), repr=False)
+    group: bool = False
     resume: str | None = attrs.field(default=None, repr=False)
 
 

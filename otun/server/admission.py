@@ -84,6 +84,7 @@ def admit_host(
         has_stream_header=request.stream_header,
         is_passthrough=request.kind == "tls",
         rules=rules,
+        in_group=request.group,
     )
 
 

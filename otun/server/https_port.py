@@ -70,7 +70,7 @@ class HttpsPort:
             if absence is not None:
                 self._hold(arrival, hello, route, absence)
             else:
-                self._relay(arrival, route.members[0])
+                self._relay(arrival, route.choose())
             return
         if not self._is_postponed(arrival, name):
             self._encrypt(arrival, name)

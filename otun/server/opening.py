@@ -17,7 +17,7 @@ from .authorization import authorize_another, authorize_hosts, authorize_port, f
 from .automatic_certificates import AutomaticCertificates
 from .clients import Client, Clients, OpenTunnel, keeper_of
 from .given_names import GivenNames
-from .registry import EVERY_PATH, Registration, Registry
+from .registry import EVERY_PATH, Registration, Registry, Route
 from .reservations import Key, Reservations
 from .settings import ServerSettings
 from .tcp_port import TcpPorts
@@ -207,6 +207,9 @@ class TunnelOpener:
 
     def _make_room(self, client: Client, registration: Registration) -> None:
         """See that nobody else has its hosts, and that the client may have one tunnel more.  Raises `Refused`."""
+        group = self._registry.group_of(registration)
+        if group is not None:
+            _check_group(group, registration, f"subdomain '{registration.name}'", self._registry.hosts_of(registration))
         # Nobody takes a name out of a wildcard of another token's, unless it was there first.
         above = [
             (host, rival)
@@ -246,6 +249,7 @@ class TunnelOpener:
             client.session,
             owner=_owner(client),
             keeper=client.keeper,
+            in_group=request.group,
             tunnel_id=request.id,
             local=request.local,
             has_stream_header=request.stream_header,
@@ -256,9 +260,9 @@ class TunnelOpener:
         keys: tuple[Key, ...] = () if wanted is None else (("port", str(wanted)),)
         if wanted is not None:
             self._reservations.check(client.identity, keys)
-            self._free_port(client, wanted)
+            self._free_port(client, registration, wanted)
             await self._reserve(client, keys)
-            self._free_port(client, wanted)
+            self._free_port(client, registration, wanted)
         authorize_another(client.identity, self._clients.count_tunnels(client.identity))
         if wanted is not None:
             tunnel = self._tcp_ports.open(registration, wanted)
@@ -273,9 +277,14 @@ class TunnelOpener:
     def _is_free_port(self, identity: Identity, port: int) -> bool:
         return self._reservations.is_free_for(identity, ("port", str(port)))
 
-    def _free_port(self, client: Client, port: int) -> None:
-        if port in self._tcp_ports:
-            for rival in list(self._tcp_ports[port].route.members):
+    def _free_port(self, client: Client, registration: Registration, port: int) -> None:
+        if port not in self._tcp_ports:
+            return
+        tunnel = self._tcp_ports[port]
+        if tunnel.is_shared_with(registration):
+            _check_group(tunnel.route, registration, f"port {port}")
+        else:
+            for rival in list(tunnel.route.members):
                 self._take_over(client, rival, f"port {port}", "port_taken")
 
 
@@ -291,6 +300,17 @@ def _known_as(client: Client) -> str:
 def _own_host(registration: Registration) -> str | None:
     """Return the first whole host name that the tunnel has beside its name."""
     return next((host for host in registration.hosts if not host.startswith("*.")), None)
+
+
+def _check_group(group: Route, registration: Registration, what: str, hosts: tuple[str, ...] = ()) -> None:
+    """Raise `Refused` unless *registration* asks for just what the others who share *what* have."""
+    difference = group.find_difference(registration, hosts)
+    if difference is not None:
+        raise refuse(
+            f"{what} is shared by a group that has other {difference}: all its clients must ask for the same, and for "
+            "log-ins by the same hashes",
+            "group_mismatch",
+        )
 
 
 def _refuse_taken(what: str, code: str, *, is_same: bool) -> NoReturn:

@@ -1,6 +1,6 @@
 """Which tunnels are open, and which one a visitor's request means."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -42,7 +42,8 @@ class Registration:
     client's own name for it, and *local* its local service's address, for people: both may be empty.  If it
     *is_passthrough*, TLS ends at the local service.  *streams* counts those that are open.
 
-    *keeper* is who may come back to it when its client is away, and *route* where it is, or was.
+    If it is *in_group*, others of the same owner that are so, too, may be there beside it.  *keeper* is who may come
+    back to it when its client is away, and *route* where it is, or was.
 
     *rules* are what visitors must comply with.  Whoever lets a visitor in asks `otun.server.visitor_access`.
 
@@ -57,6 +58,7 @@ class Registration:
     tunnel_id: str = ""
     owner: str | None = None
     keeper: str = ""
+    in_group: bool = False
     local: str = ""
     host_header: bytes | None = None
     request_edits: FieldEdits = NO_EDITS
@@ -103,8 +105,9 @@ class Registration:
 
 @attrs.define(eq=False)
 class Route:
-    """A place where visitors come for a tunnel: of a client that is there, or away; then *keeper* is expected.
+    """A place where visitors come for a tunnel, or for several of a group.
 
+    When the last client is away, it is *keeper* that is expected back.
     *name* is the tunnel's.  Nobody knows whether one *is_passthrough* that has not been there yet.  *has_guarded_kin*
     tells that another one on its *hosts* has rules.
     """
@@ -130,7 +133,46 @@ class Route:
         """Have *registration* answer from now on, also for those who wait."""
         self.members.append(registration)
         registration.route = self
+        registration.rules = self.rules  # Equal ones: what a visitor has shown to one member holds for all.
         self.end_absence()
+
+    def is_group_of(self, registration: Registration) -> bool:
+        """Whether those who are here share their place with *registration*, which is another session's."""
+        return registration.in_group and all(
+            other.in_group and other.owner == registration.owner and other.session is not registration.session
+            for other in self.members
+        )
+
+    def find_difference(self, registration: Registration, hosts: tuple[str, ...] = ()) -> str | None:
+        """Return in what *registration* on *hosts*, which is in the group of those who are here, is not as they are."""
+        if set(hosts) != set(self.hosts):
+            return "host names"
+        if self.is_passthrough is not None and self.is_passthrough is not registration.is_passthrough:
+            return "kind"
+        rules = registration.rules
+        is_same = self.rules is None if rules is None else rules.is_same_as(self.rules)
+        return None if is_same else "rules for visitors"
+
+    def choose(self, used: Container[Registration] = ()) -> Registration:
+        """Return who is to answer next: whoever has the fewest streams open; of several, who was chosen longest ago.
+
+        For somebody who has streams to *used*, these do not count, and are preferred.
+        """
+        if len(self.members) == 1:
+            return self.members[0]
+        there = self._members_there() or self.members
+        chosen = min(there, key=lambda member: (member.streams - (member in used), member not in used))
+        self.members.remove(chosen)
+        self.members.append(chosen)
+        return chosen
+
+    def others(self, registration: Registration) -> list[Registration]:
+        """Return who else can answer, in the order in which to try."""
+        there = [member for member in self._members_there() if member is not registration]
+        return sorted(there, key=lambda member: member.streams)
+
+    def _members_there(self) -> list[Registration]:
+        return [member for member in self.members if not member.session.is_going_away]
 
     def look_for_absence(self, hold: Hold | None, given_up: Callable[[], None]) -> Absence | None:
         """Return the absence, which begins at once when the session has ended and nobody has said goodbye."""
@@ -177,12 +219,21 @@ class Registry:
 
     def rivals(self, registration: Registration) -> Iterator[tuple[str, Registration]]:
         """Return the hosts that cannot be shared, and with whom: the same path, another owner, TLS of its own."""
+        group = self.group_of(registration)
         for host in self.hosts_of(registration):
             for route in self._routes.get(host, ()):
-                for other in route.members:
+                for other in route.members if route is not group else ():
                     is_alone = other.is_passthrough or registration.is_passthrough  # Nobody sees its paths.
                     if is_alone or route.path == registration.path or not other.is_kin_of(registration):
                         yield host, other
+
+    def group_of(self, registration: Registration) -> Route | None:
+        """Return where other clients of its owner share a place with *registration*, if they do."""
+        for host in self.hosts_of(registration):
+            for route in self._routes.get(host, ()):
+                if route.members and route.path == registration.path and route.is_group_of(registration):
+                    return route
+        return None
 
     def wildcards_over(self, registration: Registration) -> Iterator[tuple[str, Registration]]:
         """Return the hosts that a wildcard has given to another token, and to whom.  Without tokens all are equal."""
@@ -195,9 +246,14 @@ class Registry:
     def add(self, registration: Registration) -> None:
         """Open a tunnel; it must have no rival for the very hosts that it has.
 
-        Those whose clients are away give way, if they would be rivals, or the same.
+        Those whose clients are away give way, if they would be rivals, or the same.  In a group that is there, it must
+        not be different from the others.
         """
         assert not any(self.rivals(registration))
+        group = self.group_of(registration)
+        if group is not None:
+            group.join(registration)
+            return
         self._make_room(registration)
         route = Route(
             self.hosts_of(registration),

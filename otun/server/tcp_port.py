@@ -77,13 +77,13 @@ class TcpPorts:
         return self._ranges
 
     def open(self, registration: Registration, port: int) -> "TcpTunnel":
-        """Have *port* lead to *registration*.  Raises `otun.server.admission.Refused`.
+        """Have *port* lead to *registration*, too, if others share it.  Raises `otun.server.admission.Refused`.
 
         Those who wait there for a client that is away wait for this one, if it is the same client; if it is not, they
         are cut off.
         """
         tunnel = self._tunnels.get(port)
-        if tunnel is not None and tunnel.is_left_to(registration.keeper):
+        if tunnel is not None and (tunnel.is_left_to(registration.keeper) or tunnel.is_shared_with(registration)):
             tunnel.join(registration)
             return tunnel
         if tunnel is not None and not tunnel.route.members:
@@ -147,7 +147,10 @@ class TcpPorts:
 
 
 class TcpTunnel:
-    """A port that leads to one client, or is kept for the one of *keeper* that is away.  It accepts nobody at first."""
+    """A port that leads to one client, or to those of a group, or is kept for the one of *keeper* that is away.
+
+    It accepts nobody at first.
+    """
 
     def __init__(
         self,
@@ -173,14 +176,20 @@ class TcpTunnel:
         """Whether its client is away, and *keeper* may come back to it."""
         return not self.route.members and self.route.keeper == keeper
 
+    def is_shared_with(self, registration: Registration) -> bool:
+        """Whether there are others here whose group *registration* is in."""
+        return bool(self.route.members) and self.route.is_group_of(registration)
+
     def join(self, registration: Registration) -> None:
         """Accept visitors for *registration*, first those who have waited."""
+        if not self.route.members:
+            self.route.rules = registration.rules
         self.route.join(registration)
         for listener in self._listeners:
             listener.resume()
 
     def _visitor_connected(self, sock: socket.socket) -> None:
-        registration = self.route.members[0]
+        registration = self.route.choose()
         if registration.streams >= self._max_streams:
             sock.close()
             return
@@ -204,13 +213,15 @@ class TcpTunnel:
     def close(self, registration: Registration) -> None:
         """Free the port.  The visitors that are there stay for as long as their streams do."""
         self.route.members.remove(registration)
-        self.end()
+        if not self.route.members:
+            self.end()
 
     def lose(self, registration: Registration) -> None:
         """The client is away: have visitors wait in the system's queue."""
         self.route.members.remove(registration)
-        self._pause()
-        self.expect()
+        if not self.route.members:
+            self._pause()
+            self.expect()
 
     def expect(self) -> None:
         """Wait for the client, if that is wanted, or else free the port."""

@@ -196,7 +196,7 @@ class Visitor(PhasedEndpoint, Barrable):
         if route.absence is not None:
             self._wait_for(route.absence)
             return
-        registration = self._registration = route.members[0]
+        registration = self._registration = route.choose(self._upstreams)
         if (route.rules is None and not route.has_guarded_kin) or self._has_access(route, head):
             self._find_upstream(registration)
 
@@ -320,10 +320,24 @@ class Visitor(PhasedEndpoint, Barrable):
             next(iter(self._upstreams.values())).close()
         self._phase = Phase.WAITING
         self.limit(self._port.timeouts.head)
+        if not self._reaches(registration):
+            route = registration.route
+            others = route.others(registration) if route is not None else []
+            if not any(map(self._reaches, others)):
+                self._look_again(registration)
+
+    def _reaches(self, registration: Registration) -> bool:
+        """Send the request there, as soon as there is a stream; False if there can be none."""
+        self._registration = registration
+        upstream = self._upstreams.get(registration)
+        if upstream is not None:
+            self._send_head(upstream)
+            return True
         self._session = registration.session
-        if not registration.session.open_soon(self):
-            self._session = None
-            self._look_again(registration)
+        if registration.session.open_soon(self):
+            return True
+        self._session = None
+        return False
 
     def _look_again(self, registration: Registration) -> None:
         """There is no stream to be had there: as nothing of the request has left, it may go elsewhere, or wait."""
@@ -358,7 +372,7 @@ class Visitor(PhasedEndpoint, Barrable):
         """The tunnel's session ended before the stream was open."""
         self._session = None
         assert self._registration is not None
-        self._look_again(self._registration)
+        self._open_upstream(self._registration)
 
     def _send_head(self, upstream: Upstream) -> None:
         head = self._head

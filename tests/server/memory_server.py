@@ -1,8 +1,9 @@
 """A server whose clients come by streams in memory, and its visitors by pairs of sockets, for a clock that jumps."""
 
+import random
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import attrs
 import trio
@@ -28,6 +29,14 @@ from otun.switchboard import open_switchboard
 from .conversation import Conversation
 from .harness import LOOPBACK, TCP_PORTS
 from .raw_client import RawClient
+
+
+def free_port() -> int:
+    """One of the ports for TCP tunnels that nobody on this machine has."""
+    for port in random.sample(TCP_PORTS, len(TCP_PORTS)):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("all ports for TCP tunnels are taken")
 
 
 class Line(trio.abc.Stream):
@@ -113,7 +122,7 @@ async def memory_server(
         board = await stack.enter_async_context(open_switchboard())
         hold = Hold(board, settings.hold) if settings.hold else None
         registry = Registry(settings.domain, hold)
-        tcp_ports = TcpPorts((TCP_PORTS,), (LOOPBACK,), board, bans, max_streams=1, hold=hold)
+        tcp_ports = TcpPorts((TCP_PORTS,), (LOOPBACK,), board, bans, max_streams=settings.max_streams, hold=hold)
         nursery = await stack.enter_async_context(trio.open_nursery())
         opener = TunnelOpener(
             settings,

@@ -11,13 +11,11 @@ import trio.testing
 from otun.server import absence
 
 from .conversation import Conversation, Tenant
-from .harness import TCP_PORTS
-from .memory_server import Line, MemoryServer, memory_server
+from .memory_server import Line, MemoryServer, free_port, memory_server
 from .raw_client import RawClient
 from .visitors import request
 
 HOST = "app.tunnel.test"
-PORT = TCP_PORTS[60]
 
 
 @asynccontextmanager
@@ -359,60 +357,66 @@ async def echo(stream: trio.abc.HalfCloseableStream) -> None:
     await stream.send_all(await stream.receive_some())
 
 
-TCP = {"kind": "tcp", "remote_port": PORT}
+@pytest.fixture
+def port() -> int:
+    return free_port()
 
 
-async def test_a_lost_port_keeps_its_queue_for_the_same_client() -> None:
+def tcp(port: int) -> dict[str, object]:
+    return {"kind": "tcp", "remote_port": port}
+
+
+async def test_a_lost_port_keeps_its_queue_for_the_same_client(port: int) -> None:
     async with memory_server("ann", hold=1000.0) as server, trio.open_nursery() as nursery:
-        await lose(server, "ssh", **TCP)
-        async with await trio.open_tcp_stream("127.0.0.1", PORT) as visitor:
+        await lose(server, "ssh", **tcp(port))
+        async with await trio.open_tcp_stream("127.0.0.1", port) as visitor:
             await visitor.send_all(b"hello")
             async with server.connect() as (client, _):
-                assert (await client.register("ssh", token="ann", **TCP))["type"] == "registered"
+                assert (await client.register("ssh", token="ann", **tcp(port)))["type"] == "registered"
                 nursery.start_soon(client.serve, echo)
                 assert await visitor.receive_some() == b"hello"
         nursery.cancel_scope.cancel()
 
 
-async def test_another_client_never_gets_the_queue() -> None:
+async def test_another_client_never_gets_the_queue(port: int) -> None:
     async with memory_server(is_open=True, hold=1000.0) as server, trio.open_nursery() as nursery:
-        await lose(server, "ssh", token=None, **TCP)
+        await lose(server, "ssh", token=None, **tcp(port))
         async with (
-            await trio.open_tcp_stream("127.0.0.1", PORT) as visitor,
+            await trio.open_tcp_stream("127.0.0.1", port) as visitor,
             server.connect("192.0.2.99") as (client, _),
         ):
-            assert (await client.register("ssh", **TCP))["type"] == "registered"
+            assert (await client.register("ssh", **tcp(port)))["type"] == "registered"
             nursery.start_soon(client.serve, echo)
             with suppress(trio.BrokenResourceError):
                 await visitor.send_all(b"hello")
                 assert not await visitor.receive_some()
-            assert await converse(PORT) == b"hello"
+            assert await converse(port) == b"hello"
         nursery.cancel_scope.cancel()
 
 
-async def test_a_lost_port_is_free_when_the_time_is_over(autojump_clock) -> None:
+async def test_a_lost_port_is_free_when_the_time_is_over(autojump_clock, port: int) -> None:
     async with memory_server("ann", "bob") as server:
-        await lose(server, "ssh", **TCP)
-        assert PORT in server.tcp_ports
+        await lose(server, "ssh", **tcp(port))
+        assert port in server.tcp_ports
         await trio.sleep(6)
-        assert PORT not in server.tcp_ports
+        assert port not in server.tcp_ports
         with pytest.raises(OSError, match="connect"):
-            await trio.open_tcp_stream("127.0.0.1", PORT)
+            await trio.open_tcp_stream("127.0.0.1", port)
 
 
-async def test_a_port_without_hold_is_free_at_once(autojump_clock) -> None:
+async def test_a_port_without_hold_is_free_at_once(autojump_clock, port: int) -> None:
     async with memory_server("ann", hold=0.0) as server:
-        await lose(server, "ssh", **TCP)
-        assert PORT not in server.tcp_ports
+        await lose(server, "ssh", **tcp(port))
+        assert port not in server.tcp_ports
 
 
-async def test_an_expected_port_is_given_with_its_sockets() -> None:
+async def test_an_expected_port_is_given_with_its_sockets(port: int) -> None:
     async with memory_server("ann", hold=1000.0) as server, trio.open_nursery() as nursery:
-        given = socket.create_server(("127.0.0.1", PORT))
-        async with await trio.open_tcp_stream("127.0.0.1", PORT) as visitor, server.connect() as (client, _):
+        given = socket.create_server(("127.0.0.1", port))
+        async with await trio.open_tcp_stream("127.0.0.1", port) as visitor, server.connect() as (client, _):
             await visitor.send_all(b"hello")
-            server.tcp_ports.expect(PORT, keeper=server.keeper("ann"), sockets=[given])
-            assert (await client.register("ssh", token="ann", **TCP))["type"] == "registered"
+            server.tcp_ports.expect(port, keeper=server.keeper("ann"), sockets=[given])
+            assert (await client.register("ssh", token="ann", **tcp(port)))["type"] == "registered"
             nursery.start_soon(client.serve, echo)
             assert await visitor.receive_some() == b"hello"
             nursery.cancel_scope.cancel()
