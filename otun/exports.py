@@ -2,6 +2,7 @@
 
 from .addresses import LocalTarget, TcpAddress, UnixAddress
 from .client import (
+    HealthCheck,
     ProxyAddress,
     Tunnel,
     TunnelSettings,
@@ -63,6 +64,7 @@ __all__ = [
     "DatabaseError",
     "Exchange",
     "Fingerprint",
+    "HealthCheck",
     "HttpTimeouts",
     "InvalidName",
     "InvalidRegistration",

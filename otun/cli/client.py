@@ -41,6 +41,7 @@ from .request_log import open_request_printer
 from .signals import run_until_signal
 from .tunnels import (
     GroupOption,
+    HealthOption,
     HostHeaderOption,
     HostnameOption,
     LocalCaOption,
@@ -118,6 +119,7 @@ def client(
     local_ca: LocalCaOption = None,
     local_insecure: LocalInsecureOption = None,
     group: GroupOption = None,
+    health: HealthOption = None,
     proxy_protocol: ProxyProtocolOption = None,
     basic_auth: BasicAuthOption = None,
     basic_auth_file: BasicAuthFileOption = None,
@@ -155,6 +157,7 @@ def http(
     local_ca: LocalCaOption = None,
     local_insecure: LocalInsecureOption = None,
     group: GroupOption = None,
+    health: HealthOption = None,
     proxy_protocol: ProxyProtocolOption = None,
     basic_auth: BasicAuthOption = None,
     basic_auth_file: BasicAuthFileOption = None,
@@ -313,6 +316,7 @@ async def forward_and_report(options: ClientOptions, output: Output) -> None:
                     trust=asked.trust,
                     proxy_protocol=asked.proxy_protocol,
                     on_exchange=on_exchange,
+                    health=asked.health,
                 )
             )
             output.write_line(describe_tunnel(tunnel.url, asked.local, is_terminal=output.is_terminal))

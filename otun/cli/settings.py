@@ -72,6 +72,7 @@ class TunnelKeys:
     response_header: tuple[str, ...] = ()
     remote_port: int | None = None
     group: bool | None = None
+    health: str | None = None
     local_ca: str | None = None
     local_insecure: bool | None = None
     proxy_protocol: bool | None = None

@@ -9,7 +9,7 @@ import attrs
 import typer
 
 from ..addresses import LocalTarget, UnixAddress, parse_local_target
-from ..client import TunnelKind, TunnelSettings
+from ..client import HealthCheck, TunnelKind, TunnelSettings
 from ..control.names import normalize_hostname, normalize_name
 from ..errors import BadRequest, ConfigurationError
 from ..http.hosts import parse_authority
@@ -52,6 +52,13 @@ GroupOption = Annotated[
         show_default=False,
     ),
 ]
+HealthOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="Ask the local service for this path every 5 s, and let visitors come while it answers with 2xx or 3xx.",
+    ),
+]
 ProxyProtocolOption = Annotated[
     bool | None,
     typer.Option(
@@ -81,6 +88,7 @@ class LocalTunnel:
     local: LocalTarget
     trust: Trust | None = None
     proxy_protocol: bool = False
+    health: HealthCheck | None = None
 
 
 def read_tunnel(layers: Layers, local: LocalTarget, *, kind: TunnelKind) -> LocalTunnel:
@@ -102,7 +110,13 @@ def read_tunnel(layers: Layers, local: LocalTarget, *, kind: TunnelKind) -> Loca
         **read_visitor_rules(layers, kind),
     )
     proxy_protocol = layers.read("proxy_protocol", parse_switch) or False
-    return LocalTunnel(settings=settings, local=local, trust=_read_trust(layers, local), proxy_protocol=proxy_protocol)
+    return LocalTunnel(
+        settings=settings,
+        local=local,
+        trust=_read_trust(layers, local),
+        proxy_protocol=proxy_protocol,
+        health=layers.read("health", partial(HealthCheck, host=settings.host_header)) if is_http else None,
+    )
 
 
 def _read_trust(layers: Layers, local: LocalTarget) -> Trust | None:

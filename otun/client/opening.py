@@ -27,6 +27,7 @@ from ..mux import Session, open_board_session
 from ..switchboard import open_switchboard
 from ..tls.trust import Trust
 from .connecting import connect, encrypt, take_socket
+from .health import HealthCheck
 from .proxies import ProxyAddress, parse_proxy
 from .registration import Registration, open_registration
 from .request_tap import OnExchange
@@ -219,6 +220,7 @@ async def _request(number: int, settings: TunnelSettings, token: str | None) -> 
         response_headers=settings.response_headers,
         local=settings.local,
         stream_header=True,
+        health=True,
         basic_auth=logins,
         allow_ip=settings.allow_ip,
         deny_ip=settings.deny_ip,
@@ -261,13 +263,14 @@ async def forward(
     proxy: str | ProxyAddress | None = None,
     proxy_protocol: bool = False,
     on_exchange: OnExchange | None = None,
+    health: HealthCheck | None = None,
     task_status: trio.TaskStatus[Tunnel] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Do a client's whole job: open a tunnel, and relay its visitors to *local* until it ends.
 
     *local* is a port, `HOST:PORT`, `https://HOST:PORT` or `unix:PATH`; *local_trust* says which certificate a service
-    that speaks TLS may show.  `nursery.start` gives the `Tunnel` once it is open.  Raises what
-    `open_tunnel` and `Tunnel.forward` raise: it returns by an exception only.
+    that speaks TLS may show, and *health* what `Tunnel.forward_to` says.  `nursery.start` gives the `Tunnel` once it is
+    open.  Raises what `open_tunnel` and `Tunnel.forward` raise: it returns by an exception only.
     """
     if not isinstance(local, LocalAddress | LocalTarget):
         local = parse_local_target(str(local))
@@ -281,5 +284,9 @@ async def forward(
         task_status.started(tunnel)
         local_trust = (local_trust or Trust()) if target.is_encrypted else None
         await tunnel.forward_to(
-            target.address, trust=local_trust, proxy_protocol=proxy_protocol, on_exchange=on_exchange
+            target.address,
+            trust=local_trust,
+            proxy_protocol=proxy_protocol,
+            on_exchange=on_exchange,
+            health=health,
         )

@@ -88,7 +88,10 @@ class HttpsPort:
             return
         self._http.board.put(sock, Visitor(self._http, sock, arrival.peer, scheme="https"))
 
-    def _relay(self, arrival: Arrival, registration: Registration) -> None:
+    def _relay(self, arrival: Arrival, registration: Registration | None) -> None:
+        if registration is None:
+            arrival.refuse(AlertDescription.INTERNAL_ERROR, OSError(errno.EBUSY, "its local service is not well"))
+            return
         if not admits_address(registration, arrival.peer.host):
             arrival.end_with(b"", OSError(errno.EACCES, f"its address may not visit tunnel {registration.name}"))
             return

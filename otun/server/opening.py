@@ -108,6 +108,7 @@ class TunnelOpener:
             registration.name,
             id=request.id,
             stream_header=request.stream_header,
+            health=request.health,
             protections=registration.rules.names if registration.rules is not None else (),
             resume=client.new_resume_secret() if is_first and request.resume is not None else "",
         )

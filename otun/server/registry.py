@@ -45,6 +45,8 @@ class Registration:
     If it is *in_group*, others of the same owner that are so, too, may be there beside it.  *keeper* is who may come
     back to it when its client is away, and *route* where it is, or was.
 
+    It gets no visitors unless it *is_healthy*, as its client says.
+
     *rules* are what visitors must comply with.  Whoever lets a visitor in asks `otun.server.visitor_access`.
 
     *throttle* is to be asked before anything is moved, if there is any limit to that.  *owners* are those of the
@@ -59,6 +61,7 @@ class Registration:
     owner: str | None = None
     keeper: str = ""
     in_group: bool = False
+    is_healthy: bool = True
     local: str = ""
     host_header: bytes | None = None
     request_edits: FieldEdits = NO_EDITS
@@ -153,23 +156,28 @@ class Route:
         is_same = self.rules is None if rules is None else rules.is_same_as(self.rules)
         return None if is_same else "rules for visitors"
 
-    def choose(self, used: Container[Registration] = ()) -> Registration:
+    def choose(self, used: Container[Registration] = ()) -> Registration | None:
         """Return who is to answer next: whoever has the fewest streams open; of several, who was chosen longest ago.
 
-        For somebody who has streams to *used*, these do not count, and are preferred.
+        For somebody who has streams to *used*, these do not count, and are preferred.  None: nobody is healthy.
         """
         if len(self.members) == 1:
-            return self.members[0]
+            (only,) = self.members
+            return only if only.is_healthy else None
         there = self._members_there() or self.members
-        chosen = min(there, key=lambda member: (member.streams - (member in used), member not in used))
+        healthy = [member for member in there if member.is_healthy]
+        if not healthy:
+            return None
+        chosen = min(healthy, key=lambda member: (member.streams - (member in used), member not in used))
         self.members.remove(chosen)
         self.members.append(chosen)
         return chosen
 
     def others(self, registration: Registration) -> list[Registration]:
         """Return who else can answer, in the order in which to try."""
-        there = [member for member in self._members_there() if member is not registration]
-        return sorted(there, key=lambda member: member.streams)
+        there = self._members_there()
+        others = [member for member in there if member.is_healthy and member is not registration]
+        return sorted(others, key=lambda member: member.streams)
 
     def _members_there(self) -> list[Registration]:
         return [member for member in self.members if not member.session.is_going_away]

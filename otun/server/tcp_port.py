@@ -190,7 +190,7 @@ class TcpTunnel:
 
     def _visitor_connected(self, sock: socket.socket) -> None:
         registration = self.route.choose()
-        if registration.streams >= self._max_streams:
+        if registration is None or registration.streams >= self._max_streams:
             sock.close()
             return
         peer = peer_or_close(sock)

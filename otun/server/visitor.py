@@ -197,6 +197,9 @@ class Visitor(PhasedEndpoint, Barrable):
             self._wait_for(route.absence)
             return
         registration = self._registration = route.choose(self._upstreams)
+        if registration is None:
+            self._refuse(pages.unhealthy())
+            return
         if (route.rules is None and not route.has_guarded_kin) or self._has_access(route, head):
             self._find_upstream(registration)
 

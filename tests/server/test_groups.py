@@ -222,6 +222,62 @@ async def test_all_counts_are_zero_in_the_end(autojump_clock) -> None:
         assert route_of(server).members == [one for one in members if not one.session.is_closed]
 
 
+# Members whose local service is not well
+
+
+async def report(member: Member, *, is_healthy: bool) -> None:
+    await member.client.say({"type": "health", "healthy": is_healthy})
+    assert (await member.client.hear())["type"] == "heartbeat_ack"
+
+
+async def test_a_member_that_is_not_well_gets_no_requests_until_it_is(autojump_clock) -> None:
+    async with memory_server("ann") as server, AsyncExitStack() as stack:
+        kept = await stack.enter_async_context(server.visit())
+        async with member(server, "a", health=True) as first, member(server, "b") as second:
+            assert (await kept.ask(host=HOST)).text.startswith("a")
+            await report(first, is_healthy=False)
+            for _ in range(3):
+                assert (await kept.ask(host=HOST)).text.startswith("b")
+            await report(second, is_healthy=False)
+            answer = await kept.ask(host=HOST)
+            assert (answer.status, answer.fields["Otun-Error"]) == (503, "unhealthy")
+            assert int(answer.fields["Retry-After"]) > 0
+            await report(first, is_healthy=True)
+            async with server.visit() as visitor:
+                assert (await visitor.ask(host=HOST)).text.startswith("a")
+
+
+async def test_a_tunnel_alone_that_is_not_well_says_so(autojump_clock) -> None:
+    async with memory_server("ann") as server, member(server, health=True) as only, server.visit() as visitor:
+        assert (await visitor.ask(host=HOST)).status == 200
+        await report(only, is_healthy=False)
+        assert (await visitor.ask(host=HOST)).status == 503
+        assert only.count == 1
+
+
+async def test_who_comes_back_is_well_until_it_says_otherwise(autojump_clock) -> None:
+    async with memory_server("ann") as server, member(server) as first, server.visit() as visitor:
+        await report(first, is_healthy=False)
+        await first.lose()
+        await visitor.send(host=HOST)
+        async with member(server):
+            assert (await visitor.receive()).status == 200
+
+
+async def test_the_server_says_that_it_wants_to_know_if_it_is_asked(autojump_clock) -> None:
+    async with memory_server("ann") as server, server.connect() as (client, _), server.connect() as (other, _):
+        assert (await client.register("app", token="ann", health=True))["health"] is True
+        assert "health" not in await other.register("other", token="ann")
+
+
+@pytest.mark.parametrize("message", [{"healthy": False, "id": "x"}, {"healthy": 1}, {}], ids=str)
+async def test_bad_words_about_health_end_the_session(autojump_clock, message: dict[str, object]) -> None:
+    async with memory_server("ann") as server, server.connect() as (client, _):
+        await client.register("app", token="ann", health=True)
+        await client.say({"type": "health", **message})
+        assert (await client.hear_farewell())["code"] == "bad_message"
+
+
 # Who may join
 
 

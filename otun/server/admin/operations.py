@@ -117,6 +117,7 @@ class Operations:
                     "kind": tunnel.kind,
                     "url": tunnel.url,
                     "visitors": tunnel.registration.streams,
+                    "healthy": tunnel.registration.is_healthy,
                 }
                 for tunnel in client.tunnels.values()
             ],
