@@ -82,7 +82,7 @@ class Opinion:
                 self._failures += 1
             case Finding.REFUSED:
                 self._failures = FAILURES
-        self.is_healthy = self._failures == 0 or (before and self._failures < FAILURES)
+        self.is_healthy = self._failures < FAILURES
         return self.is_healthy is not before
 
 

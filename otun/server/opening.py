@@ -307,11 +307,7 @@ def _check_group(group: Route, registration: Registration, what: str, hosts: tup
     """Raise `Refused` unless *registration* asks for just what the others who share *what* have."""
     difference = group.find_difference(registration, hosts)
     if difference is not None:
-        raise refuse(
-            f"{what} is shared by a group that has other {difference}: all its clients must ask for the same, and for "
-            "log-ins by the same hashes",
-            "group_mismatch",
-        )
+        raise refuse(f"{what} is shared by a group that has other {difference}", "group_mismatch")
 
 
 def _refuse_taken(what: str, code: str, *, is_same: bool) -> NoReturn:

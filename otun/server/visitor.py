@@ -3,6 +3,7 @@
 It costs no task: what happens to it happens in plain calls of the board's.
 """
 
+import math
 import socket
 import sys
 from collections.abc import Callable
@@ -210,7 +211,7 @@ class Visitor(PhasedEndpoint, Barrable):
             return
         self._absence = absence
         self._phase = Phase.HELD
-        self.limit(absence.seconds_left)
+        self.limit(math.inf)  # The absence has an end.
         if self.has_hung_up:
             self._look_for_end()
 
@@ -702,8 +703,6 @@ class Visitor(PhasedEndpoint, Barrable):
                 self._refuse(pages.request_timeout("head", timeouts.head))
             case Phase.LOGIN:
                 self._refuse(self._answer or pages.logins_busy())
-            case Phase.HELD:
-                self._refuse(pages.tunnel_lost())
             case Phase.WAITING:
                 self._refuse(pages.busy())
             case Phase.BODY if upstream is not None and not upstream.has_begun and not self.has_more:

@@ -105,6 +105,10 @@ class MemoryServer:
         async with trio.SocketStream(trio.socket.from_stdlib_socket(near)) as stream:
             yield Conversation(stream)
 
+    def cut_visitors(self) -> None:
+        """Cut everybody off, as when they are banned."""
+        self._http_port.board.abort_those(lambda member: isinstance(member, Visitor))
+
     async def _serve(self, stream: trio.abc.Stream, address: ClientAddress, task_status: trio.TaskStatus[None]) -> None:
         async with open_session(stream, "server", limits=CLIENT_LIMITS) as session:
             task_status.started()
@@ -138,5 +142,6 @@ async def memory_server(
         yield MemoryServer(registry, tcp_ports, opener, ControlPort(clients, opener, bans), http_port, nursery)
         with trio.fail_after(60):
             while http_port.visitors:
-                await trio.testing.wait_all_tasks_blocked(0.001)
+                await trio.testing.wait_all_tasks_blocked()
+                await trio.sleep(0.01)  # Those who wait have a time limit.
         nursery.cancel_scope.cancel()

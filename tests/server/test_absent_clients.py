@@ -63,6 +63,7 @@ async def test_a_visitor_waits_for_the_client_and_reaches_it(autojump_clock) -> 
         async with tenant(server):
             answer = await visitor.receive()
             assert (answer.status, answer.body) == (200, b"app of ann 1 /x")
+            await trio.sleep(10)  # It is there for good.
             assert (await visitor.ask("/y", host=HOST)).body == b"app of ann 1 /y"
 
 
@@ -209,6 +210,19 @@ async def test_a_visitor_who_leaves_is_forgotten(autojump_clock) -> None:
             assert len(one.heads) <= 2  # Who has finished sending may still want its answer.
 
 
+async def test_who_is_cut_off_meanwhile_takes_nobodys_place(autojump_clock, monkeypatch) -> None:
+    monkeypatch.setattr(absence, "MAX_WAITING", 1)
+    async with memory_server("ann") as server, server.visit() as first:
+        await lose(server)
+        await first.send(host=HOST)
+        assert await waits(first)
+        server.cut_visitors()
+        async with server.visit() as second:
+            await second.send(host=HOST)
+            async with tenant(server):
+                assert (await second.receive()).status == 200
+
+
 async def test_so_many_wait_for_one_tunnel_and_no_more(autojump_clock, monkeypatch) -> None:
     monkeypatch.setattr(absence, "MAX_WAITING", 2)
     async with memory_server("ann") as server, AsyncExitStack() as stack:
@@ -283,6 +297,26 @@ async def test_the_lost_tunnel_gives_way_to_another_client(autojump_clock) -> No
             nursery.start_soon(client.serve, Tenant("other", client, "").answer)
             assert (await visitor.receive()).status == 200
             nursery.cancel_scope.cancel()
+
+
+async def test_who_resumes_from_elsewhere_has_its_paths_back_one_after_the_other(autojump_clock) -> None:
+    async with memory_server(is_open=True) as server, server.visit() as visitor, server.connect() as (old, _):
+        secret = (await old.register("app", resume=""))["resume"]
+        await old.register("app", id="1", path="/api")
+        async with server.connect("192.0.2.99") as (client, _), trio.open_nursery() as nursery:
+            nursery.start_soon(client.serve, Tenant("app", client, "").answer)
+            assert (await client.register("app", resume=secret))["type"] == "registered"
+            await visitor.send("/api", host=HOST)
+            assert await waits(visitor)
+            assert (await client.register("app", id="1", path="/api"))["type"] == "registered"
+            assert (await visitor.receive()).status == 200
+            nursery.cancel_scope.cancel()
+
+
+async def test_without_a_domain_the_only_tunnel_that_is_there_gets_everybody(autojump_clock) -> None:
+    async with memory_server("ann", domain=None) as server, server.visit() as visitor, tenant(server):
+        await lose(server, "other")
+        assert (await visitor.ask(host="192.0.2.1")).status == 200
 
 
 @pytest.mark.parametrize("is_alone", [True, False])

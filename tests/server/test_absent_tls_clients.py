@@ -3,6 +3,9 @@
 import trio
 import trio.testing
 
+from otun.server import absence
+from otun.server.arrival import Arrival
+
 from ..tls.hello_wire import hello, sni
 from .certificates import DOMAIN, fetch_tls
 from .conversation import tenant
@@ -76,6 +79,24 @@ async def test_who_leaves_meanwhile_is_forgotten(start_edge: StartEdge) -> None:
         await visitor.send_all(HELLO)
         await edge.see_visitors(1)
         reset(visitor)
+    await edge.see_nobody()
+
+
+async def test_who_is_cut_off_meanwhile_takes_nobodys_place(start_edge: StartEdge, monkeypatch) -> None:
+    monkeypatch.setattr(absence, "MAX_WAITING", 1)
+    edge = await start_edge(hold=1000.0)
+    await lose(edge)
+    async with await connect(edge.https) as first:
+        await first.send_all(HELLO)
+        await edge.see_visitors(1)
+        await trio.testing.wait_all_tasks_blocked()
+        edge._http_port.board.abort_those(lambda member: isinstance(member, Arrival))
+        await edge.see_nobody()
+    async with await connect(edge.https) as second, raw_client(edge.control) as client:
+        await second.send_all(HELLO)
+        await edge.see_visitors(1)
+        await register(client)
+        assert await receive_exactly(await client.session.accept(), len(HELLO)) == HELLO
     await edge.see_nobody()
 
 

@@ -179,6 +179,15 @@ async def test_a_member_that_leaves_is_passed_over_at_once(autojump_clock) -> No
                 assert (await visitor.ask(host=HOST)).text.startswith("b")
 
 
+async def test_a_connection_that_is_kept_does_not_stick_to_a_member_that_leaves(autojump_clock) -> None:
+    async with memory_server("ann") as server, member(server, "a") as first, server.visit() as kept:
+        assert (await kept.ask(host=HOST)).text.startswith("a")
+        first.client.session.go_away()
+        assert (await kept.ask(host=HOST)).text.startswith("a")  # There is nobody else.
+        async with member(server, "b"):
+            assert (await kept.ask(host=HOST)).text.startswith("b")
+
+
 async def test_a_request_that_was_sent_is_not_sent_again(autojump_clock) -> None:
     async with memory_server("ann") as server, member(server, "a", never) as first, AsyncExitStack() as stack:
         visitor = await visit(server, stack)
@@ -293,7 +302,7 @@ async def test_all_members_must_have_said_that_they_are_in_a_group(autojump_cloc
 
 
 async def test_nobody_joins_another_tokens_group(autojump_clock) -> None:
-    async with memory_server("ann", "bob", is_open=True) as server, member(server):
+    async with memory_server("ann", "bob", is_open=True, reservation=0.0) as server, member(server):
         assert await refusal(server, "bob") == "name_taken"
         assert await refusal(server, None) == "name_taken"
 
