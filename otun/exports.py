@@ -2,6 +2,7 @@
 
 from .addresses import LocalTarget, TcpAddress, UnixAddress
 from .client import (
+    HealthCheck,
     ProxyAddress,
     Tunnel,
     TunnelSettings,
@@ -65,6 +66,7 @@ __all__ = [
     "ExpectedTunnels",
     "Fingerprint",
     "Handoff",
+    "HealthCheck",
     "HttpTimeouts",
     "InvalidName",
     "InvalidRegistration",

@@ -72,6 +72,15 @@ class VisitorRules:
     logins: tuple[Login, ...] = ()
     _decided: dict[str, bool] = attrs.field(factory=dict, init=False, repr=False)
 
+    def is_same_as(self, other: "VisitorRules | None") -> bool:
+        """Whether both demand the same, word for word."""
+        return other is not None and (self.allowed, self.denied, self.headers, self.logins) == (
+            other.allowed,
+            other.denied,
+            other.headers,
+            other.logins,
+        )
+
     @classmethod
     def parse(
         cls,

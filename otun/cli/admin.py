@@ -75,7 +75,7 @@ def _rows(session: Answer) -> list[tuple[str, ...]]:
         f"{session['silence']} s",
     )
     tunnels = [
-        (str(tunnel["name"]), escape_text(str(tunnel["url"]), limit=_MAX_CELL), str(tunnel["visitors"]))
+        (_show_name(tunnel), escape_text(str(tunnel["url"]), limit=_MAX_CELL), str(tunnel["visitors"]))
         for tunnel in rows_of(session, "tunnels")
     ]
     return [(*client, *tunnel) for tunnel in tunnels or [("-", "-", "-")]]
@@ -83,6 +83,10 @@ def _rows(session: Answer) -> list[tuple[str, ...]]:
 
 def _show(value: object) -> str:
     return ", ".join(map(str, value)) or "-" if isinstance(value, list) else str(value)
+
+
+def _show_name(tunnel: Answer) -> str:
+    return f"{tunnel['name']}{'' if tunnel['healthy'] else ' (unhealthy)'}"
 
 
 def _show_span(seconds: int) -> str:

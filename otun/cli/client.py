@@ -40,6 +40,8 @@ from .proxies import ProxyOption
 from .request_log import open_request_printer
 from .signals import run_until_signal
 from .tunnels import (
+    GroupOption,
+    HealthOption,
     HostHeaderOption,
     HostnameOption,
     LocalCaOption,
@@ -116,6 +118,8 @@ def client(
     response_header: ResponseHeaderOption = None,
     local_ca: LocalCaOption = None,
     local_insecure: LocalInsecureOption = None,
+    group: GroupOption = None,
+    health: HealthOption = None,
     proxy_protocol: ProxyProtocolOption = None,
     basic_auth: BasicAuthOption = None,
     basic_auth_file: BasicAuthFileOption = None,
@@ -152,6 +156,8 @@ def http(
     response_header: ResponseHeaderOption = None,
     local_ca: LocalCaOption = None,
     local_insecure: LocalInsecureOption = None,
+    group: GroupOption = None,
+    health: HealthOption = None,
     proxy_protocol: ProxyProtocolOption = None,
     basic_auth: BasicAuthOption = None,
     basic_auth_file: BasicAuthFileOption = None,
@@ -182,6 +188,7 @@ def tcp(
     client_cert: ClientCertOption = None,
     client_key: ClientKeyOption = None,
     proxy: ProxyOption = None,
+    group: GroupOption = None,
     proxy_protocol: ProxyProtocolOption = None,
     allow_ip: AllowIpOption = None,
     deny_ip: DenyIpOption = None,
@@ -208,6 +215,7 @@ def tls(
     client_cert: ClientCertOption = None,
     client_key: ClientKeyOption = None,
     proxy: ProxyOption = None,
+    group: GroupOption = None,
     proxy_protocol: ProxyProtocolOption = None,
     allow_ip: AllowIpOption = None,
     deny_ip: DenyIpOption = None,
@@ -308,6 +316,7 @@ async def forward_and_report(options: ClientOptions, output: Output) -> None:
                     trust=asked.trust,
                     proxy_protocol=asked.proxy_protocol,
                     on_exchange=on_exchange,
+                    health=asked.health,
                 )
             )
             output.write_line(describe_tunnel(tunnel.url, asked.local, is_terminal=output.is_terminal))

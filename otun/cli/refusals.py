@@ -20,6 +20,7 @@ _HINTS: Final = {
     "no_port_free": "try again when another tunnel has ended",
     "name_not_allowed": "choose another --name, or ask the server's operator",
     "port_not_allowed": "without --remote-port the server chooses one, if it has any for you",
+    "group_mismatch": "give all clients of the group the same options, and log-ins as hashes",
     "too_many_tunnels": "open fewer, or end another one first",
     "banned": "ask the server's operator",
     "bad_message": "client and server may be of versions that do not fit together",

@@ -46,7 +46,7 @@ from .serving import ServerProgram
 from .signals import run_until_signal
 from .socket_activation import sockets_from_environment
 from .state import default_state_folder
-from .times import parse_duration
+from .times import parse_delay, parse_duration
 from .tokens import read_tokens_file, tokens_from_environment
 
 _DEFAULTS: Final = ServerSettings()
@@ -120,6 +120,13 @@ ReservationOption = Annotated[
     typer.Option(
         metavar="TIME",
         help="How long a name is kept for who has used it last: 12h, 7d, or 0 [default: 7d].",
+    ),
+]
+HoldOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="How long visitors wait for a client that has lost its connection: 5s, 1m, or 0 [default: 5s].",
     ),
 ]
 StateOption = Annotated[
@@ -216,6 +223,7 @@ def server(
     tokens_file: TokensFileOption = None,
     open: OpenOption = None,
     reservation: ReservationOption = None,
+    hold: HoldOption = None,
     state: StateOption = None,
     allow_hostname: AllowHostnameOption = None,
     tcp_ports: TcpPortsOption = None,
@@ -285,6 +293,7 @@ def read_server_settings(layers: Layers, environ: Mapping[str, str]) -> ServerSe
     tokens = read_tokens_file(file) if file is not None else frozenset()
     reservation = layers.read("reservation", parse_duration)
     drain = layers.read("drain", parse_duration)
+    hold = layers.read("hold", parse_delay)
     return ServerSettings(
         control=control,
         public=_DEFAULTS.public if public is None and https is None else public,
@@ -302,6 +311,7 @@ def read_server_settings(layers: Layers, environ: Mapping[str, str]) -> ServerSe
         tokens=tokens | tokens_from_environment(environ),
         open=layers.read("open", parse_switch) or False,
         reservation=DEFAULT_RESERVATION if reservation is None else reservation,
+        hold=_DEFAULTS.hold if hold is None else hold,
         allow_hostnames=layers.read_list("allow_hostname", normalize_hostname),
         tcp_ports=layers.read("tcp_ports", parse_port_ranges) or (),
         trusted_proxies=layers.read_list("trusted_proxy", parse_network),

@@ -42,6 +42,7 @@ class ServerTable:
     tokens_file: str | None = None
     open: bool | None = None
     reservation: str | None = None
+    hold: str | None = None
     state: str | None = None
     allow_hostname: tuple[str, ...] = ()
     tcp_ports: str | None = None
@@ -71,6 +72,8 @@ class TunnelKeys:
     request_header: tuple[str, ...] = ()
     response_header: tuple[str, ...] = ()
     remote_port: int | None = None
+    group: bool | None = None
+    health: str | None = None
     local_ca: str | None = None
     local_insecure: bool | None = None
     proxy_protocol: bool | None = None

@@ -17,6 +17,14 @@ def parse_duration(text: str) -> float:
     return 0.0 if text == "0" else _parse_span(text).total_seconds()
 
 
+def parse_delay(text: str) -> float:
+    """Read `5s`, `0.5s` or `2m` as seconds; 0 is none.  Raises `ConfigurationError`."""
+    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)([sm])|0", text)
+    if match is None:
+        raise ConfigurationError(f"{text[:60]!r} is no span of time; write 5s, 0.5s or 2m, or 0 for none")
+    return float(match[1] or 0) * (60 if match[2] == "m" else 1)
+
+
 def parse_end(text: str, now: float) -> int:
     """Read a time to come, in seconds since the epoch: from *now* on, or the beginning of a day in UTC.
 

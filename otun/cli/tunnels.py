@@ -9,7 +9,7 @@ import attrs
 import typer
 
 from ..addresses import LocalTarget, UnixAddress, parse_local_target
-from ..client import TunnelKind, TunnelSettings
+from ..client import HealthCheck, TunnelKind, TunnelSettings
 from ..control.names import normalize_hostname, normalize_name
 from ..errors import BadRequest, ConfigurationError
 from ..http.hosts import parse_authority
@@ -43,6 +43,22 @@ ResponseHeaderOption = Annotated[
 RemotePortOption = Annotated[
     str | None, typer.Option(metavar="PORT", help="The port on the server; it chooses one otherwise.")
 ]
+GroupOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--group",
+        help="Share the name, or the port, with other clients of the same token that say so, too: visitors go to "
+        "whoever has the fewest.",
+        show_default=False,
+    ),
+]
+HealthOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="Ask the local service for this path every 5 s, and let visitors come while it answers with 2xx or 3xx.",
+    ),
+]
 ProxyProtocolOption = Annotated[
     bool | None,
     typer.Option(
@@ -72,6 +88,7 @@ class LocalTunnel:
     local: LocalTarget
     trust: Trust | None = None
     proxy_protocol: bool = False
+    health: HealthCheck | None = None
 
 
 def read_tunnel(layers: Layers, local: LocalTarget, *, kind: TunnelKind) -> LocalTunnel:
@@ -89,10 +106,17 @@ def read_tunnel(layers: Layers, local: LocalTarget, *, kind: TunnelKind) -> Loca
         response_headers=layers.read_list("response_header", _check_header) if is_http else (),
         remote_port=None if kind != "tcp" else layers.read("remote_port", parse_port),
         local=str(local),
+        group=layers.read("group", parse_switch) or False,
         **read_visitor_rules(layers, kind),
     )
     proxy_protocol = layers.read("proxy_protocol", parse_switch) or False
-    return LocalTunnel(settings=settings, local=local, trust=_read_trust(layers, local), proxy_protocol=proxy_protocol)
+    return LocalTunnel(
+        settings=settings,
+        local=local,
+        trust=_read_trust(layers, local),
+        proxy_protocol=proxy_protocol,
+        health=layers.read("health", partial(HealthCheck, host=settings.host_header)) if is_http else None,
+    )
 
 
 def _read_trust(layers: Layers, local: LocalTarget) -> Trust | None:

@@ -3,6 +3,7 @@
 import errno
 import logging
 import socket
+from functools import partial
 from typing import Final
 
 import attrs
@@ -18,6 +19,7 @@ from ..switchboard.endpoint import os_error
 from ..tls.trust import Trust
 from ..yamux import YamuxStream
 from .connecting import explain_connect_error
+from .health import ReportedHealth, keep_checking
 from .local_service import LocalService, Place
 from .request_tap import OnExchange, RequestTap
 from .unreachable import Problem, UnreachableAnswer
@@ -42,6 +44,7 @@ async def forward_on_board(
     is_http: bool,
     proxy_protocol: bool,
     on_exchange: OnExchange | None,
+    health: ReportedHealth | None = None,
 ) -> None:
     """Relay *visitors* until the session ends.  Cancelled, all of them are cut short."""
     service = LocalService(local, trust)
@@ -50,6 +53,8 @@ async def forward_on_board(
     async with open_background() as background:
         background.start_soon(service.keep_resolved)
         background.start_soon(forwarder.keep_retrying)
+        if health is not None:
+            background.start_soon(partial(keep_checking, service, health, proxy_protocol=proxy_protocol))
         visitors.deliver_to(forwarder.visitor_arrived)
         try:
             await session.wait_closed()

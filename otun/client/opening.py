@@ -27,6 +27,7 @@ from ..mux import Session, open_board_session
 from ..switchboard import open_switchboard
 from ..tls.trust import Trust
 from .connecting import connect, encrypt, take_socket
+from .health import HealthCheck
 from .proxies import ProxyAddress, parse_proxy
 from .registration import Registration, open_registration
 from .request_tap import OnExchange
@@ -70,6 +71,9 @@ class TunnelSettings:
     ``Name: value``, in the place of what has that name, or ``-Name`` to remove it.  A tunnel of the kind ``tcp`` has a
     port for itself: *remote_port*, or any.  *local* is what visitors are told of the local service when it fails.
 
+    With *group*, other sessions of the same token may have the same tunnel: all that have said so share the visitors,
+    and must ask for the same hosts, path and rules; they need a *name*, or a *remote_port*.
+
     Visitors must come from one of the networks *allow_ip*, if there are any, and from none of *deny_ip*.  Those of a
     tunnel of the kind ``http`` must send every header of *require_header*, which is ``Name``, or ``Name: value`` for a
     secret that the local service does not get to see, and log in as one of *basic_auth*: ``USER:PASSWORD``, which is
@@ -87,6 +91,7 @@ class TunnelSettings:
     request_headers: tuple[str, ...] = attrs.field(default=(), converter=_checked_edits, repr=False)
     response_headers: tuple[str, ...] = attrs.field(default=(), converter=_checked_edits, repr=False)
     local: str = ""
+    group: bool = False
     basic_auth: tuple[str, ...] = attrs.field(default=(), converter=_checked_logins, repr=False)
     allow_ip: tuple[str, ...] = attrs.field(default=(), converter=_checked_networks)
     deny_ip: tuple[str, ...] = attrs.field(default=(), converter=_checked_networks)
@@ -96,6 +101,10 @@ class TunnelSettings:
         if self.kind != "http" and (self.basic_auth or self.require_header):
             raise ConfigurationError(
                 f"a {self.kind.upper()} tunnel can only look at visitors' addresses: it has no log-in and no headers"
+            )
+        if self.group and (self.remote_port if self.kind == "tcp" else self.name) is None:
+            raise ConfigurationError(
+                f"a group shares what all its clients ask for: choose a {'port' if self.kind == 'tcp' else 'name'}"
             )
 
 
@@ -211,10 +220,12 @@ async def _request(number: int, settings: TunnelSettings, token: str | None) -> 
         response_headers=settings.response_headers,
         local=settings.local,
         stream_header=True,
+        health=True,
         basic_auth=logins,
         allow_ip=settings.allow_ip,
         deny_ip=settings.deny_ip,
         require_header=settings.require_header,
+        group=settings.group,
     )
 
 
@@ -252,13 +263,14 @@ async def forward(
     proxy: str | ProxyAddress | None = None,
     proxy_protocol: bool = False,
     on_exchange: OnExchange | None = None,
+    health: HealthCheck | None = None,
     task_status: trio.TaskStatus[Tunnel] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Do a client's whole job: open a tunnel, and relay its visitors to *local* until it ends.
 
     *local* is a port, `HOST:PORT`, `https://HOST:PORT` or `unix:PATH`; *local_trust* says which certificate a service
-    that speaks TLS may show.  `nursery.start` gives the `Tunnel` once it is open.  Raises what
-    `open_tunnel` and `Tunnel.forward` raise: it returns by an exception only.
+    that speaks TLS may show, and *health* what `Tunnel.forward_to` says.  `nursery.start` gives the `Tunnel` once it is
+    open.  Raises what `open_tunnel` and `Tunnel.forward` raise: it returns by an exception only.
     """
     if not isinstance(local, LocalAddress | LocalTarget):
         local = parse_local_target(str(local))
@@ -272,5 +284,9 @@ async def forward(
         task_status.started(tunnel)
         local_trust = (local_trust or Trust()) if target.is_encrypted else None
         await tunnel.forward_to(
-            target.address, trust=local_trust, proxy_protocol=proxy_protocol, on_exchange=on_exchange
+            target.address,
+            trust=local_trust,
+            proxy_protocol=proxy_protocol,
+            on_exchange=on_exchange,
+            health=health,
         )

@@ -10,7 +10,7 @@ import trio
 from ..addresses import TcpAddress
 from ..background import open_background
 from ..control.heartbeat import HEARTBEAT_INTERVAL
-from ..control.messages import PROTECTIONS, Error, Heartbeat, HeartbeatAck, Register, Registered
+from ..control.messages import PROTECTIONS, Error, Health, Heartbeat, HeartbeatAck, Register, Registered
 from ..control.refusals import refusal_of
 from ..errors import BadMessage, RegistrationRefused, ServerUnreachable, TunnelUnprotected
 from ..mux import ControlChannel, Session, SessionClosed, StreamReset, TunnelEnded
@@ -41,6 +41,8 @@ class Registration:
         self._farewell: str | None = None
         self._refusal: RegistrationRefused | None = None  # The farewell, if it has a code.
         self._has_ended = trio.Event()
+        self._healths: dict[str, Health] = {}  # What the server is to be told, by the tunnels' ids.
+        self._has_news = trio.Event()
 
     async def add(self, request: Register) -> Registered:
         """Ask for a further tunnel, with an id of its own.
@@ -95,12 +97,21 @@ class Registration:
         """Take note that we end the tunnels, if they have not ended already: then the server is not lost."""
         self._is_left = self._is_left or not self._session.is_closed
 
+    def report_health(self, tunnel_id: str, is_healthy: bool) -> None:
+        """Have the server told soon how the local service of a tunnel is."""
+        self._healths[tunnel_id] = Health(is_healthy, id=tunnel_id)
+        self._has_news.set()
+
     async def send_heartbeats(self) -> None:
-        """Tell the server now and then that we are there, until the session ends."""
+        """Tell the server now and then that we are there, and what is new, until the session ends."""
         try:
             while True:
-                await trio.sleep(HEARTBEAT_INTERVAL)
-                await self._channel.send(Heartbeat())
+                with trio.move_on_after(HEARTBEAT_INTERVAL):
+                    await self._has_news.wait()
+                self._has_news = trio.Event()
+                news, self._healths = self._healths, {}
+                for message in news.values() or (Heartbeat(),):
+                    await self._channel.send(message)
         except (SessionClosed, StreamReset) as error:
             self._session.fail(f"the control stream was lost: {error}")
 

@@ -1,7 +1,11 @@
 """A tunnel, as the program beside the local service sees it."""
 
+import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
+from urllib.parse import urlsplit
 
+import attrs
 import trio
 
 from ..addresses import LocalAddress, TcpAddress
@@ -10,9 +14,12 @@ from ..mux import Session, SessionClosed, Stream, serve_streams
 from ..switchboard import Switchboard
 from ..tls.trust import Trust
 from .forwarder import forward_on_board
+from .health import HealthCheck, ReportedHealth
 from .registration import Registration
 from .request_tap import OnExchange
 from .visitors import Visitors
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Tunnel(trio.abc.Listener[Stream]):
@@ -113,8 +120,11 @@ class Tunnel(trio.abc.Listener[Stream]):
         trust: Trust | None = None,
         proxy_protocol: bool = False,
         on_exchange: OnExchange | None = None,
+        health: HealthCheck | None = None,
     ) -> None:
         """Relay as `forward` does, to a TCP address or a Unix socket; with *trust*, to a service that speaks TLS.
+
+        With *health*, the service is asked now and then, and the server sends it no visitors while it is not well.
 
         Raises `ConfigurationError` for what cannot be trusted.
         """
@@ -127,5 +137,14 @@ class Tunnel(trio.abc.Listener[Stream]):
             is_http=not self.url.startswith(("tcp:", "tls:")),
             proxy_protocol=proxy_protocol,
             on_exchange=on_exchange,
+            health=self._reported(health) if health is not None else None,
         )
         raise await self._registration.end_error()
+
+    def _reported(self, check: HealthCheck) -> ReportedHealth | None:
+        """Return how to check, and where to say what was found; None if the server does not want to know."""
+        if not self._granted.health:
+            logger.warning("the server does not know of health checks: visitors come, however the local service is")
+            return None
+        check = attrs.evolve(check, host=check.host or urlsplit(self.url).netloc)
+        return ReportedHealth(check, partial(self._registration.report_health, self._granted.id))

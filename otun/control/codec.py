@@ -13,7 +13,7 @@ from cattrs import ClassValidationError, Converter, transform_error
 from ..errors import BadMessage, LocalProtocolError
 from .excerpt import excerpt
 from .framing import MAX_MESSAGE_SIZE, ObjectSplitter
-from .messages import Error, Heartbeat, HeartbeatAck, Message, Register, Registered
+from .messages import Error, Health, Heartbeat, HeartbeatAck, Message, Register, Registered
 from .strict_json import KIND_NAMES, MAX_NUMBER_LENGTH, find_lone_surrogate, parse_object
 
 __all__ = ["MAX_MESSAGE_SIZE", "MAX_NUMBER_LENGTH", "MESSAGE_TYPES", "MessageDecoder", "encode"]
@@ -23,6 +23,7 @@ MESSAGE_TYPES: Final[dict[str, type[Message]]] = {
     "registered": Registered,
     "heartbeat": Heartbeat,
     "heartbeat_ack": HeartbeatAck,
+    "health": Health,
     "error": Error,
 }
 """What each value of the field `type` stands for."""

@@ -1,9 +1,9 @@
 """What client and server say to each other on a session's control stream.
 
 The client says `Register` first and is answered by `Registered` or `Error`; from then on it says `Heartbeat` every
-now and then and is answered by `HeartbeatAck`.  Between them it may say `Register` again, each time with another *id*,
-which its answer carries: those are further tunnels on the same session.  A server that does not announce
-`stream_header` takes one tunnel only.
+now and then, and is answered by `HeartbeatAck`, as for `Health`.  Between them it may say `Register` again, each time
+with another *id*, which its answer carries: those are further tunnels on the same session.  A server that does not
+announce `stream_header` takes one tunnel only.
 """
 
 from typing import Final, TypeAlias
@@ -25,6 +25,9 @@ class Register:
     (``Name`` or ``Name: value``), and log in as one of *basic_auth* (``USER:HASH``, by argon2id).  A client that asks
     for these must see that its answer names them.
 
+    *health*: the client would like to say `Health`.  *group*: other sessions of the same token, which say so too, may
+    have the same tunnel beside this one.
+
     A client that would like to come back gives *resume*: empty, or the secret of a session of its own, whose place it
     takes.
     """
@@ -45,6 +48,8 @@ class Register:
     allow_ip: tuple[str, ...] = ()
     deny_ip: tuple[str, ...] = ()
     require_header: tuple[str, ...] = attrs.field(default=(), repr=False)
+    health: bool = False
+    group: bool = False
     resume: str | None = attrs.field(default=None, repr=False)
 
 
@@ -58,8 +63,9 @@ class Registered:
 
     *stream_header*: the server sends a PROXY header at the beginning of each stream, with the tunnel's *id* in it.
     *protections* are the names of the fields by which the client has asked for rules about visitors, if the server
-    keeps them: one that does not know of such rules names none.  *resume* is the session's secret, for a client that
-    has asked for one with its first tunnel: who shows it takes the session's place.
+    keeps them: one that does not know of such rules names none.  *health*: the client may say `Health`.  *resume* is
+    the session's secret, for a client that has asked for one with its first tunnel: who shows it takes the session's
+    place.
     """
 
     url: str
@@ -67,6 +73,7 @@ class Registered:
     id: str = ""
     stream_header: bool = False
     protections: tuple[str, ...] = ()
+    health: bool = False
     resume: str = attrs.field(default="", repr=False)
 
 
@@ -78,6 +85,14 @@ class Heartbeat:
 @attrs.frozen
 class HeartbeatAck:
     """The server is alive, and has heard the client's heartbeat."""
+
+
+@attrs.frozen
+class Health:
+    """The local service of the client's tunnel *id* is *healthy* again, or not any more: visitors go elsewhere then."""
+
+    healthy: bool
+    id: str = ""
 
 
 @attrs.frozen
@@ -95,4 +110,4 @@ class Error:
     id: str = ""
 
 
-Message: TypeAlias = Register | Registered | Heartbeat | HeartbeatAck | Error
+Message: TypeAlias = Register | Registered | Heartbeat | HeartbeatAck | Health | Error

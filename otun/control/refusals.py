@@ -11,7 +11,7 @@ REFUSALS: Final[dict[str, type[RegistrationRefused]]] = {
     **dict.fromkeys(("name_not_allowed", "hostname_not_allowed", "port_not_allowed", "kind_unknown"), NotAllowed),
     **dict.fromkeys(("too_many_tunnels", "tls_required", "banned"), NotAllowed),
     **dict.fromkeys(("name_invalid", "hostname_invalid", "path_invalid", "header_invalid"), InvalidRegistration),
-    **dict.fromkeys(("protection_invalid", "id_invalid", "bad_message"), InvalidRegistration),
+    **dict.fromkeys(("protection_invalid", "id_invalid", "bad_message", "group_mismatch"), InvalidRegistration),
 }
 """The class for each code that has one; the others are a plain `RegistrationRefused`."""
 

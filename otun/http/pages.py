@@ -38,6 +38,7 @@ ErrorCode: TypeAlias = Literal[
     "too_many_requests",
     "tunnel_closed",
     "tunnel_not_found",
+    "unhealthy",
 ]
 """The values of the field ``Otun-Error``."""
 
@@ -241,6 +242,20 @@ def tunnel_lost() -> Page:
         (
             "The tunnel's client went away before it could answer this request.",
             "It may be about to reconnect: try again in a moment.",
+        ),
+        RETRY_AFTER,
+    )
+
+
+def unhealthy() -> Page:
+    """The tunnel's client says that the local service is not well, and so do all others of the group."""
+    return Page(
+        503,
+        "unhealthy",
+        "The local service is not well",
+        (
+            "The tunnel is open, but the service behind it does not answer its health checks.",
+            f"It gets no visitors until it does. Try again in {RETRY_AFTER} seconds.",
         ),
         RETRY_AFTER,
     )

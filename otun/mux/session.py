@@ -97,6 +97,12 @@ class Session(trio.abc.Listener[Stream]):
         """Whether the peer takes no new streams any more, or the session has ended."""
         return self._error is not None or not self._connection.may_ever_open
 
+    @property
+    def has_said_goodbye(self) -> bool:
+        """Whether the peer has said that it leaves, and not because of an error."""
+        is_error = self._error is not None and self._error.code
+        return self._connection.has_peer_gone_away and not is_error
+
     def forget_opener(self, opener: Opener) -> None:
         """*opener* does not want its stream any longer."""
         self._waiting_openers.pop(opener, None)

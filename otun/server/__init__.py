@@ -1,6 +1,7 @@
 """What runs on the public machine."""
 
-from .handoff import ExpectedTunnels, Handoff
+from .absence import ExpectedTunnels
+from .handoff import Handoff
 from .server import Server, serve
 from .settings import HttpTimeouts, ServerSettings
 from .sockets import ListeningSockets

@@ -58,6 +58,7 @@ def admit_host(
     request: Register,
     session: Session,
     owner: str | None,
+    keeper: str,
     settings: ServerSettings,
     registry: Registry,
     free_name: Callable[[], str],
@@ -80,6 +81,7 @@ def admit_host(
         path=_path(request.path),
         tunnel_id=request.id,
         owner=owner,
+        keeper=keeper,
         local=request.local,
         host_header=_host_header(request.host_header),
         request_edits=_edits(request.request_headers).hiding(rules.secret_fields if rules else frozenset()),
@@ -87,6 +89,7 @@ def admit_host(
         has_stream_header=request.stream_header,
         is_passthrough=request.kind == "tls",
         rules=rules,
+        in_group=request.group,
     )
 
 

@@ -13,7 +13,8 @@ import trio
 from ..access import ANONYMOUS, Identity, hash_token, is_same_hash
 from ..addresses import TcpAddress
 from ..control.messages import Error
-from ..mux import Session
+from ..mux import Session, SessionClosed, StreamReset
+from .absence import keeper_of
 from .admission import Refused
 from .registry import Registration
 from .reservations import Key
@@ -40,13 +41,17 @@ class ClientAddress:
 
 @attrs.frozen(eq=False)
 class OpenTunnel:
-    """A tunnel of a client, where visitors find it, and what is reserved for as long as it is open."""
+    """A tunnel of a client, where visitors find it, and what is reserved for as long as it is open.
+
+    Call *close*, or *lose* when the client may come back.
+    """
 
     registration: Registration
     kind: str
     url: str
     keys: tuple[Key, ...]
     close: Callable[[], None] = attrs.field(repr=False)
+    lose: Callable[[], None] = attrs.field(repr=False)
 
 
 class Client:
@@ -65,6 +70,7 @@ class Client:
         self.scope: trio.CancelScope = trio.CancelScope()
         self.farewell: Error | None = None
         self._resume_hash: bytes | None = None
+        self._keeper: str | None = None
 
     def __repr__(self) -> str:
         return f"<Client {self.number} {self.address} {self.identity.name} tunnels={len(self.tunnels)}>"
@@ -77,6 +83,18 @@ class Client:
         """Seconds since anything came from it.  One that is there is never silent for longer than a ping takes."""
         return trio.current_time() - self.session.last_heard
 
+    @property
+    def keeper(self) -> str:
+        """Who may come back to its tunnels when it is away: its token, or else whoever is where it comes from."""
+        if self._keeper is not None:
+            return self._keeper
+        identity = self.identity
+        return f"address {self.address.peer.host}" if identity.is_anonymous else keeper_of(identity.name)
+
+    def resume(self, before: "Client") -> None:
+        """Take the place of *before*, which is the same client."""
+        self._keeper = before.keeper
+
     def new_resume_secret(self) -> str:
         """Return the secret by which the client can take its own place later."""
         secret = secrets.token_urlsafe(_RESUME_SIZE)
@@ -87,10 +105,15 @@ class Client:
         """Whether *presented* is the hash of this session's secret; the time it takes does not tell."""
         return self._resume_hash is not None and is_same_hash(self._resume_hash, presented)
 
-    def end(self, farewell: Error) -> None:
-        """Close the client's tunnels at once, and have it told why, whoever still waits for what."""
+    def end(self, farewell: Error, *, is_expected: bool = False) -> None:
+        """Close the client's tunnels at once, and have it told why, whoever still waits for what.
+
+        If it *is_expected* to come back, or has already, they are kept for it.
+        """
         if self.farewell is None:
             self.farewell = farewell
+            if is_expected:
+                self.lose_tunnels()
             self.close_tunnels()
             self.scope.cancel()
 
@@ -103,6 +126,11 @@ class Client:
         """Free its names and ports.  The visitors who are there stay for as long as the session does."""
         while self.tunnels:
             self.tunnels.popitem()[1].close()
+
+    def lose_tunnels(self) -> None:
+        """Keep its names and ports for when it comes back."""
+        while self.tunnels:
+            self.tunnels.popitem()[1].lose()
 
 
 class Clients:
@@ -125,12 +153,16 @@ class Clients:
 
     @contextmanager
     def including(self, client: Client) -> Iterator[None]:
-        """Have *client* among them; its tunnels are closed in the end."""
+        """Have *client* among them; its tunnels are closed in the end, or kept if it was lost."""
         self._by_session[client.session] = client
         mine = self._by_identity.setdefault(client.identity.name, set())
         mine.add(client)
         try:
             yield
+        except (Refused, SessionClosed, StreamReset):
+            if not client.session.has_said_goodbye:
+                client.lose_tunnels()
+            raise
         finally:
             client.close_tunnels()
             del self._by_session[client.session]

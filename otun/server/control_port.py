@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from ..control.heartbeat import REGISTRATION_LIMIT, SILENCE_LIMIT, registration_deadline, silence_deadline
-from ..control.messages import Error, Heartbeat, HeartbeatAck, Message, Register
+from ..control.messages import Error, Health, Heartbeat, HeartbeatAck, Message, Register
 from ..errors import BadMessage
 from ..mux import ControlChannel, Session, SessionClosed, StreamReset
 from ..yamux import Allowance, SessionLimits, YamuxStream
@@ -109,8 +109,13 @@ class ControlPort:
         """Return the answer to what a registered client says.  Raises `Refused`."""
         if isinstance(message, Heartbeat):
             return HeartbeatAck()
+        if isinstance(message, Health):
+            return self._take_note(client, message)
         if not isinstance(message, Register) or not message.id or message.id in client.tunnels:
-            raise refuse("a registered client sends heartbeats, and further tunnels with new ids", "bad_message")
+            raise refuse(
+                "a registered client sends heartbeats, the health of its tunnels, and further ones with new ids",
+                "bad_message",
+            )
         try:
             if len(client.tunnels) >= MAX_TUNNELS:
                 raise refuse(f"a client has at most {MAX_TUNNELS} tunnels here", "too_many_tunnels")
@@ -119,6 +124,16 @@ class ControlPort:
             client.check()
             logger.warning("client %s: a further tunnel was refused: %s", client, refusal)
             return attrs.evolve(refusal.answer, id=message.id)
+
+    def _take_note(self, client: Client, health: Health) -> HeartbeatAck:
+        if health.id not in client.tunnels:
+            raise refuse("a client knows the health of its own tunnels only", "bad_message")
+        registration = client.tunnels[health.id].registration
+        if registration.is_healthy is not health.healthy:
+            registration.is_healthy = health.healthy
+            how = "well again" if health.healthy else "not well"
+            logger.info("client %s: the local service of tunnel %s is %s", client, registration.name, how)
+        return HeartbeatAck()
 
 
 def _refuse_stream(stream: YamuxStream) -> None:

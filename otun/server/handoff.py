@@ -15,10 +15,10 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final, cast
 
-import attrs
 import trio
 
 from ..errors import OtunError
+from .absence import ExpectedTunnels
 from .admin.handing_over import ADMIN_NAME, LOCK_NAME, TCP_NAME
 from .admin.place import NAME, Place, address_of, opened_folder
 from .sockets import KINDS, ListeningSockets
@@ -31,14 +31,6 @@ ANSWER_TIMEOUT: Final = 20.0
 _MAX_ANSWER: Final = 32 * 1024 * 1024
 _READ_SIZE: Final = 64 * 1024
 _DESCRIPTORS_AT_ONCE: Final = 253  # What Linux passes in one message (SCM_MAX_FD).
-
-
-@attrs.frozen
-class ExpectedTunnels:
-    """Tunnels whose clients can be expected to come back: *routes* are hosts with paths, *ports* those of TCP."""
-
-    routes: tuple[tuple[str, str], ...] = ()
-    ports: tuple[int, ...] = ()
 
 
 class Handoff:
@@ -104,8 +96,11 @@ def _read_answer(call: "_Call", answer: dict[str, object]) -> Handoff:
         **{kind: sockets.get(kind, ()) for kind in KINDS},
         tcp={int(name.removeprefix(TCP_NAME)): each for name, each in sockets.items() if name.startswith(TCP_NAME)},
     )
-    routes = cast("list[tuple[str, str]]", answer["routes"])
-    tunnels = ExpectedTunnels(tuple((host, path) for host, path in routes), tuple(cast("list[int]", answer["ports"])))
+    routes = cast("list[tuple[str, str, str]]", answer["routes"])
+    ports = cast("list[tuple[int, str]]", answer["ports"])
+    tunnels = ExpectedTunnels(
+        tuple((host, path, keeper) for host, path, keeper in routes), tuple((port, keeper) for port, keeper in ports)
+    )
     place = Place(lock, socket.socket(fileno=admin), is_ours=False)
     return Handoff(call, cast("int", answer["pid"]), place, listening, tunnels)
 

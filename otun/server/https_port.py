@@ -13,12 +13,13 @@ from ..switchboard import Endpoint, LingeringClose, TlsSocket
 from ..tls.acme.challenges import TLS_ALPN_PROTOCOL
 from ..tls.client_hello import AlertDescription, ClientHello
 from ..tls.contexts import CONTROL_PROTOCOL
-from .arrival import Arrival
+from .absence import Absence
+from .arrival import HELLO_TIMEOUT, Arrival
 from .client_gate import ClientGate
 from .encryption import Encryption
 from .http_port import HttpPort
 from .proxied import ProxiedVisitor
-from .registry import Registration
+from .registry import Registration, Route
 from .relayed import RelayedVisitor
 from .visitor import Visitor
 from .visitor_access import admits_address
@@ -35,6 +36,7 @@ class HttpsPort:
         self._encryption = encryption
         self._clients = client_gate
         self._awaiting: dict[Arrival, str] = {}
+        self._held: dict[Arrival, tuple[Absence, Route, ClientHello]] = {}
 
     def visitor_connected(self, sock: socket.socket) -> None:
         """Take a new connection, or turn it away."""
@@ -62,9 +64,13 @@ class HttpsPort:
         if CONTROL_PROTOCOL.encode() in hello.alpn:
             self._take_client(arrival, name)
             return
-        registration = self._http.registry.find(name or "")
-        if registration is not None and registration.is_passthrough:
-            self._relay(arrival, registration)
+        route = self._http.registry.find(name or "")
+        if route is not None and route.is_passthrough is not False:
+            absence = self._http.registry.absence_of(route)
+            if absence is not None:
+                self._hold(arrival, hello, route, absence)
+            else:
+                self._relay(arrival, route.choose())
             return
         if not self._is_postponed(arrival, name):
             self._encrypt(arrival, name)
@@ -82,7 +88,10 @@ class HttpsPort:
             return
         self._http.board.put(sock, Visitor(self._http, sock, arrival.peer, scheme="https"))
 
-    def _relay(self, arrival: Arrival, registration: Registration) -> None:
+    def _relay(self, arrival: Arrival, registration: Registration | None) -> None:
+        if registration is None:
+            arrival.refuse(AlertDescription.INTERNAL_ERROR, OSError(errno.EBUSY, "its local service is not well"))
+            return
         if not admits_address(registration, arrival.peer.host):
             arrival.end_with(b"", OSError(errno.EACCES, f"its address may not visit tunnel {registration.name}"))
             return
@@ -93,6 +102,26 @@ class HttpsPort:
         RelayedVisitor(
             self._http.board, arrival.sock, self._http, registration, arrival.peer, unread=arrival.received
         ).take_over(arrival)
+
+    # Clients that are away
+
+    def _hold(self, arrival: Arrival, hello: ClientHello, route: Route, absence: Absence) -> None:
+        """Have a visitor wait until it is known who is to answer: the client of a TLS tunnel is away, most likely."""
+        if absence.wait(arrival):
+            self._held[arrival] = absence, route, hello
+            self._http.board.set_deadline(arrival, absence.seconds_left + HELLO_TIMEOUT)
+        else:
+            self._refuse_lost(arrival)
+
+    def _end_absence(self, arrival: Arrival) -> None:
+        absence, route, hello = self._held.pop(arrival)
+        if absence.is_in_vain and route.is_passthrough:
+            self._refuse_lost(arrival)
+        else:
+            self.hello_received(arrival, hello)
+
+    def _refuse_lost(self, arrival: Arrival) -> None:
+        arrival.refuse(AlertDescription.INTERNAL_ERROR, OSError(errno.ETIMEDOUT, "its tunnel's client is away"))
 
     # Certificates that are on their way
 
@@ -113,6 +142,9 @@ class HttpsPort:
 
     def called_again(self, arrival: Arrival) -> None:
         """Go on with a visitor, if that was what it has waited for."""
+        if arrival in self._held and self._held[arrival][0].is_over:
+            self._end_absence(arrival)
+            return
         host = self._awaiting.get(arrival)
         if host is not None and self._encryption.covers(host):
             del self._awaiting[arrival]
@@ -153,6 +185,8 @@ class HttpsPort:
     def arrival_failed(self, arrival: Arrival, error: OSError | None) -> None:
         """A connection has come to nothing."""
         self._awaiting.pop(arrival, None)
+        if arrival in self._held:
+            self._held.pop(arrival)[0].leave(arrival)
         if error is not None:
             self._http.reports.add(arrival.peer, f"no TLS connection: {error.strerror or error}")
 

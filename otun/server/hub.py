@@ -6,6 +6,7 @@ import trio
 
 from ..addresses import is_loopback_host
 from ..switchboard import Listener, Switchboard
+from .absence import ExpectedTunnels, Hold
 from .client_gate import ClientGate
 from .clients import Clients
 from .control_port import ControlPort
@@ -40,10 +41,9 @@ class Hub:
         self.sockets: ListeningSockets = sockets
         self._listeners: list[Listener] = []
         bans = knowledge.bans
-        self.clients, self.registry = (
-            Clients(),
-            Registry(settings.domain, is_kept_from=knowledge.reservations.is_kept_from),
-        )
+        self._hold = Hold(board, settings.hold)
+        self.clients = Clients()
+        self.registry = Registry(settings.domain, self._hold, is_kept_from=knowledge.reservations.is_kept_from)
         ports = PublicPorts(
             http=_port_of(sockets.public), https=_port_of(sockets.https), has_certificate=encryption.will_cover
         )
@@ -53,7 +53,7 @@ class Hub:
             board,
             bans,
             max_streams=settings.max_streams,
-            given=sockets.tcp,
+            hold=self._hold,
         )
         self.opener = TunnelOpener(
             settings,
@@ -84,6 +84,7 @@ class Hub:
     def apply(self, settings: ServerSettings) -> None:
         """Put *settings* into force, for all who are there and all who come."""
         self.opener.apply(settings)
+        self._hold.seconds = settings.hold
         self.tcp_ports.change(settings.tcp_ports, max_streams=settings.max_streams)
         self.client_gate.is_plaintext_allowed = _takes_plaintext(settings, self.sockets)
         self.http_port.apply(settings)
@@ -95,6 +96,15 @@ class Hub:
         """Connections of visitors, on all ports."""
         return self.http_port.visitors + self.tcp_ports.attendance.present
 
+    def expect(self, tunnels: ExpectedTunnels) -> None:
+        """Expect the clients that had *tunnels* with the server before this one, and those with reservations."""
+        for host, path, keeper in tunnels.routes:
+            self.registry.expect(host, path.encode(), keeper=keeper)
+        for port, keeper in tunnels.ports:
+            self.tcp_ports.expect(port, keeper=keeper, sockets=self.sockets.tcp.get(port, ()))
+        if self._hold.seconds:
+            self.opener.expect_reserved()
+
     def listen(self) -> None:
         """Let clients and visitors in."""
         for sockets, accepted in (
@@ -103,7 +113,6 @@ class Hub:
             (self.sockets.https, self.https_port.visitor_connected),
         ):
             self._listeners += [Listener(self._board, sock, accepted) for sock in sockets]
-        self._tasks.start_soon(self.tcp_ports.release_unclaimed)
 
     def drain(self) -> None:
         """Let nobody else in, and have all who are there go when they can: clients elsewhere, visitors for good.
@@ -113,6 +122,7 @@ class Hub:
         for listener in self._listeners:
             listener.finish()
         self._listeners.clear()
+        self._hold.end()
         self.tcp_ports.drain()
         self.http_port.drain()
         self.opener.is_draining = True

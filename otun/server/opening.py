@@ -3,9 +3,8 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import Final, NoReturn
 
 import attrs
@@ -14,16 +13,17 @@ from ..access import Identity, NameKind
 from ..addresses import TcpAddress
 from ..control.excerpt import excerpt
 from ..control.messages import Error, Register, Registered
+from .absence import keeper_of
 from .admission import Refused, admit_host, chosen_name, refuse, visitor_rules
 from .authentication import Authenticator
 from .authorization import authorize_another, authorize_hosts, authorize_port, fit_name
 from .automatic_certificates import AutomaticCertificates
 from .clients import Client, Clients, OpenTunnel
 from .given_names import GivenNames
-from .registry import EVERY_PATH, Registration, Registry
+from .registry import EVERY_PATH, Registration, Registry, Route
 from .reservations import Key, Reservations
 from .settings import ServerSettings
-from .tcp_port import TcpPorts
+from .tcp_port import TcpPorts, TcpTunnel
 from .traffic import Traffic
 from .urls import PublicPorts, public_url
 
@@ -32,8 +32,10 @@ logger: logging.Logger = logging.getLogger(__name__)
 TAKEOVER_SILENCE: Final = 15.0
 """Seconds of silence after which a session leaves its names to another one of the same identity."""
 
-_TAKEN_OVER: Final = Error("another session of this client has taken its place", code="taken_over")
+MAX_EXPECTED: Final = 10_000
+"""Reserved names that are expected after a start: some KiB each, for a few seconds."""
 
+_TAKEN_OVER: Final = Error("another session of this client has taken its place", code="taken_over")
 
 ENDING: Final = Error("this server is about to end", code="server_ending", retryable=True)
 """What clients are told who come too late, or stay to the end."""
@@ -51,7 +53,7 @@ class _Wish:
         """End those sessions."""
         for before in self.giving_way:
             logger.info("client %s: gives way to %s, the same client", before, self.client)
-            before.end(_TAKEN_OVER)
+            before.end(_TAKEN_OVER, is_expected=True)  # Those who wait for it wait for this one.
         self.giving_way.clear()
 
 
@@ -89,6 +91,18 @@ class TunnelOpener:
     def apply(self, settings: ServerSettings) -> None:
         """Open tunnels by *settings* from now on."""
         self._settings = settings
+
+    def expect_reserved(self) -> None:
+        """Expect the clients that had names and ports before the server started."""
+        for one in islice(self._reservations.in_force(), MAX_EXPECTED):
+            keeper = keeper_of(one.identity)
+            match one.kind:
+                case "name":
+                    self._registry.expect(self._registry.host_of(one.name), keeper=keeper)
+                case "host":
+                    self._registry.expect(one.name, keeper=keeper)
+                case "port" if one.name.isdecimal():
+                    self._tcp_ports.expect(int(one.name), keeper=keeper)
 
     def authenticate(self, request: Register) -> Identity:
         """Return who asks.  Raises `otun.server.admission.Refused`."""
@@ -129,6 +143,7 @@ class TunnelOpener:
             registration.name,
             id=request.id,
             stream_header=request.stream_header,
+            health=request.health,
             protections=registration.rules.names if registration.rules is not None else (),
             resume=client.new_resume_secret() if is_first and request.resume is not None else "",
         )
@@ -138,13 +153,14 @@ class TunnelOpener:
         if wish.request.resume:
             before = self._clients.find_resumed(wish.client.identity, wish.request.resume)
             if before is not None and before is not wish.client:
+                wish.client.resume(before)
                 wish.giving_way.add(before)
 
     # Tunnels with host names
 
     def _open_http(self, wish: _Wish) -> OpenTunnel:
-        registration, keys, close = self._open_host(wish)
         client = wish.client
+        registration, keys = self._open_host(wish)
         url = public_url(
             self._settings,
             registration.name,
@@ -153,23 +169,33 @@ class TunnelOpener:
             reached_host=client.address.reached_host,
             ports=self._ports,
         )
-        return OpenTunnel(registration, "http", url + registration.url_path, keys, close)
+        return self._host_tunnel(registration, "http", url + registration.url_path, keys)
 
     def _open_tls(self, wish: _Wish) -> OpenTunnel:
         if self._ports.https is None:
             raise refuse(
                 "this server has no port for TLS tunnels; its operator can give it one with --https", "kind_unknown"
             )
-        registration, keys, close = self._open_host(wish)
+        registration, keys = self._open_host(wish)
         host = _own_host(registration) or self._registry.host_of(registration.name)
-        return OpenTunnel(registration, "tls", f"tls://{TcpAddress(host, self._ports.https)}", keys, close)
+        return self._host_tunnel(registration, "tls", f"tls://{TcpAddress(host, self._ports.https)}", keys)
 
-    def _open_host(self, wish: _Wish) -> tuple[Registration, tuple[Key, ...], Callable[[], None]]:
+    def _host_tunnel(self, registration: Registration, kind: str, url: str, keys: tuple[Key, ...]) -> OpenTunnel:
+        def end(leave: Callable[[Registration], None]) -> None:
+            leave(registration)
+            if self._certificates is not None and not registration.is_passthrough:
+                self._certificates.tunnel_closed(self._registry.hosts_of(registration))
+
+        registry = self._registry
+        return OpenTunnel(registration, kind, url, keys, partial(end, registry.remove), partial(end, registry.lose))
+
+    def _open_host(self, wish: _Wish) -> tuple[Registration, tuple[Key, ...]]:
         client = wish.client
         registration = admit_host(
             wish.request,
             client.session,
             _owner(client),
+            client.keeper,
             self._settings,
             self._registry,
             partial(self._free_name, wish),
@@ -180,14 +206,10 @@ class TunnelOpener:
         self._look_for_rivals(wish, registration)
         self._authorize_another(wish)
         wish.grant()
-        with ExitStack() as tunnel:
-            self._registry.add(registration)
-            tunnel.callback(self._registry.remove, registration)
-            if self._certificates is not None and not registration.is_passthrough:
-                hosts = self._registry.hosts_of(registration)
-                self._certificates.tunnel_opened(hosts, _known_as(client))
-                tunnel.callback(self._certificates.tunnel_closed, hosts)
-            return registration, keys, tunnel.pop_all().close
+        self._registry.add(registration)
+        if self._certificates is not None and not registration.is_passthrough:
+            self._certificates.tunnel_opened(self._registry.hosts_of(registration), _known_as(client))
+        return registration, keys
 
     def _free_name(self, wish: _Wish) -> str:
         """Return a name for a tunnel whose client has chosen none: the same again, if nobody else has it.
@@ -201,7 +223,7 @@ class TunnelOpener:
         for made_up in self._given_names.candidates(who):
             name = fit_name(client.identity, kind, made_up)
             holders = self._registry.routes_of(self._registry.host_of(name)) or ()
-            has_room = all(self._may_take_over(wish, holder) for holder in holders)
+            has_room = all(self._may_take_over(wish, member) for holder in holders for member in holder.members)
             if has_room and self._reservations.is_free_for(client.identity, ("name", name)):
                 break
         return name
@@ -214,6 +236,9 @@ class TunnelOpener:
 
     def _look_for_rivals(self, wish: _Wish, registration: Registration) -> None:
         """See that nobody else has its hosts.  Raises `Refused`."""
+        group = self._registry.group_of(registration)
+        if group is not None:
+            _check_group(group, registration, f"subdomain '{registration.name}'", self._registry.hosts_of(registration))
         # Nobody takes a name out of a wildcard of another token's, unless it was there first.
         above = [
             (host, rival)
@@ -258,6 +283,8 @@ class TunnelOpener:
             name or "tcp",
             client.session,
             owner=_owner(client),
+            keeper=client.keeper,
+            in_group=request.group,
             tunnel_id=request.id,
             local=request.local,
             has_stream_header=request.stream_header,
@@ -268,7 +295,7 @@ class TunnelOpener:
         keys: tuple[Key, ...] = () if wanted is None else (("port", str(wanted)),)
         self._reservations.check(client.identity, keys)
         if wanted is not None and wanted in self._tcp_ports:
-            self._take_over(wish, self._tcp_ports[wanted].registration, f"port {wanted}", "port_taken")
+            self._look_for_rivals_on(self._tcp_ports[wanted], wish, registration)
         self._authorize_another(wish)
         ports = [wanted] if wanted is not None else self._ports_for(client.identity, ranges)
         if self._are_left_by(wish, ports):
@@ -280,7 +307,16 @@ class TunnelOpener:
         wish.grant()
         registration.name = name or f"tcp-{tunnel.port}"
         url = f"tcp://{TcpAddress(self._settings.domain or client.address.reached_host, tunnel.port)}"
-        return OpenTunnel(registration, "tcp", url, keys, tunnel.close)
+        close, lose = partial(tunnel.close, registration), partial(tunnel.lose, registration)
+        return OpenTunnel(registration, "tcp", url, keys, close, lose)
+
+    def _look_for_rivals_on(self, tunnel: TcpTunnel, wish: _Wish, registration: Registration) -> None:
+        what = f"port {tunnel.port}"
+        if tunnel.is_shared_with(registration):
+            _check_group(tunnel.route, registration, what)
+        else:
+            for rival in tunnel.route.members:
+                self._take_over(wish, rival, what, "port_taken")
 
     def _ports_for(self, identity: Identity, ranges: Iterable[range]) -> list[int]:
         """Return those that nobody else has reserved."""
@@ -292,7 +328,8 @@ class TunnelOpener:
         tunnels = [self._tcp_ports[port] for port in ports if port in self._tcp_ports]
         if len(tunnels) < len(ports):
             return False
-        return any(self._clients.client_of(tunnel.registration) in wish.giving_way for tunnel in tunnels)
+        members = (member for tunnel in tunnels for member in tunnel.route.members)
+        return any(self._clients.client_of(member) in wish.giving_way for member in members)
 
 
 def _owner(client: Client) -> str | None:
@@ -307,6 +344,13 @@ def _known_as(client: Client) -> str:
 def _own_host(registration: Registration) -> str | None:
     """Return the first whole host name that the tunnel has beside its name."""
     return next((host for host in registration.hosts if not host.startswith("*.")), None)
+
+
+def _check_group(group: Route, registration: Registration, what: str, hosts: tuple[str, ...] = ()) -> None:
+    """Raise `Refused` unless *registration* asks for just what the others who share *what* have."""
+    difference = group.find_difference(registration, hosts)
+    if difference is not None:
+        raise refuse(f"{what} is shared by a group that has other {difference}", "group_mismatch")
 
 
 def _refuse_taken(what: str, code: str, *, is_same: bool) -> NoReturn:

@@ -42,8 +42,8 @@ class Redirects:
     def _has_https(self, head: RequestHead) -> bool:
         if head.path == b"*" or not head.host:
             return False
-        registration = self._registry.find(head.host, head.path)
-        return self._encryption.covers(head.host) or (registration is not None and registration.is_passthrough)
+        route = self._registry.find(head.host, head.path)
+        return self._encryption.covers(head.host) or (route is not None and route.is_passthrough is True)
 
 
 def _came_by_https(head: RequestHead) -> bool:

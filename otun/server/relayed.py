@@ -145,8 +145,20 @@ class RelayedVisitor(Endpoint, Barrable):
 
     def _begin(self) -> None:
         self.board.set_deadline(self, STREAM_TIMEOUT)
-        if not self._registration.session.open_soon(self):
+        self._find_stream()
+
+    def _find_stream(self) -> None:
+        """Get one, of another member of the group if need be."""
+        registration, route = self._registration, self._registration.route
+        others = route.others(registration) if route is not None else []
+        if not any(map(self._reaches, (registration, *others))):
             self.abort()
+
+    def _reaches(self, registration: Registration) -> bool:
+        self._registration.streams -= 1
+        self._registration = registration
+        registration.streams += 1
+        return registration.session.open_soon(self)
 
     def slot_granted(self, session: Session) -> None:
         """Open the stream, and let a patch take over."""
@@ -163,8 +175,8 @@ class RelayedVisitor(Endpoint, Barrable):
         patch.pull()
 
     def connection_lost(self) -> None:
-        """The tunnel's session ended before the stream was open."""
-        self.abort()
+        """The tunnel's session ended before the stream was open: nothing has been sent to it."""
+        self._find_stream()
 
     def broken(self, error: OSError) -> None:
         """The visitor has gone."""

@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Final, NoReturn, TypeAlias
 
@@ -15,6 +15,7 @@ from ..access import Identity
 from ..control.names import wildcards_over
 from ..errors import DatabaseError
 from . import queries
+from .absence import keeper_of
 from .admission import refuse
 from .database import Database
 from .following import follow
@@ -124,6 +125,10 @@ class Reservations:
             with contextlib.suppress(DatabaseError):  # The next time will do.
                 await self._database.note(queries.forget_ended_reservations, self._clock())
 
+    def in_force(self) -> Iterator[Reservation]:
+        """Return those that there are."""
+        return (one for one in self._known.values() if not self._has_ended(one))
+
     def is_kept_for(self, identity: Identity, key: Key) -> bool:
         """Whether *identity* itself has reserved it, or the wildcard next above it."""
         found = self._find(key)
@@ -140,10 +145,10 @@ class Reservations:
             if not self.is_free_for(identity, key):
                 _refuse_taken(key)
 
-    def is_kept_from(self, owner: str | None, host: str) -> bool:
-        """Whether somebody else than *owner* has reserved the host name, or the wildcard next above it."""
+    def is_kept_from(self, keeper: str, host: str) -> bool:
+        """Whether somebody else than *keeper* has reserved the host name, or the wildcard next above it."""
         found = self._find(("host", host))
-        return found is not None and found.identity != owner
+        return found is not None and keeper_of(found.identity) != keeper
 
     def take(self, identity: Identity, keys: Iterable[Key], origin: str) -> None:
         """Reserve *keys*, which are free for *identity*, for who comes from *origin*.

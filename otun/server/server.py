@@ -10,6 +10,7 @@ from ..background import open_background
 from ..errors import ConfigurationError
 from ..switchboard import open_switchboard
 from ..tls.fingerprints import Fingerprint
+from .absence import ExpectedTunnels
 from .admin.handing_over import HandingOver
 from .admin.operations import Operations
 from .admin.place import claimed_place
@@ -120,6 +121,7 @@ async def serve(
         if place is not None and place.admin is not None:
             operations = Operations(server, hub, knowledge)
             AdminPort(operations, HandingOver(hub, place, draining), tasks).listen(board, place.admin)
+        hub.expect(ExpectedTunnels() if handoff is None else handoff.tunnels)
         hub.listen()
         knowledge.keep_fresh(hub.clients, tasks)
         encryption.keep_fresh(hub.https_port.certificate_obtained, tasks)

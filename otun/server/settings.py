@@ -34,6 +34,9 @@ DEFAULT_RESERVATION: Final = 7 * 86_400.0
 DEFAULT_DRAIN: Final = 30.0
 """Seconds for what is under way when the server is to end."""
 
+DEFAULT_HOLD: Final = 5.0
+"""Seconds for which visitors wait for a client that has lost its connection: most are back in one or two."""
+
 _DOMAIN: Final = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*"
 )
@@ -94,6 +97,7 @@ class ServerSettings:
     present one of the *tokens*, or one of those in the database in *state*, where one is made if there are none; unless
     the server is *open*, or there are no tokens at all and only this machine can reach *control* and *https*, the ports
     for clients.  Names belong to the identity that has taken them until *reservation* seconds after their last use.
+    Visitors of a tunnel whose client was lost wait up to *hold* seconds for it to come back; with 0, they do not.
 
     *allow_hostnames* are the names that clients may choose outside the domain: `shop.example.org`, or
     `*.example.org` for all below it.  *tcp_ports* are those that raw TCP tunnels may have.  Visitors from
@@ -124,6 +128,7 @@ class ServerSettings:
     tokens: frozenset[str] = attrs.field(default=frozenset(), repr=False)
     open: bool = False
     reservation: float = DEFAULT_RESERVATION
+    hold: float = DEFAULT_HOLD
     allow_hostnames: tuple[str, ...] = attrs.field(default=(), converter=_normalize_patterns)
     tcp_ports: tuple[range, ...] = ()
     trusted_proxies: tuple[Network, ...] = ()

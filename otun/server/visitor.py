@@ -3,6 +3,7 @@
 It costs no task: what happens to it happens in plain calls of the board's.
 """
 
+import math
 import socket
 import sys
 from collections.abc import Callable
@@ -23,10 +24,11 @@ from ..http.pages import Page
 from ..mux import Session
 from ..switchboard import Endpoint, LingeringClose, PhasedEndpoint
 from ..switchboard.board import BYTES_PER_CALL, SECONDS_PER_CALL
+from .absence import Absence
 from .bans import Barrable
 from .debt import Debt
 from .holding_back import hand_on
-from .registry import Registration
+from .registry import Registration, Route
 from .relayed import VisitorPatch
 from .stream_header import stream_header
 from .upstream import Upstream
@@ -57,6 +59,7 @@ class Phase(Enum):
 
     IDLE = auto()
     HEAD = auto()
+    HELD = auto()  # Until the tunnel's client, which is away, is back.
     LOGIN = auto()  # A password is being checked, or the answer is held back.
     PAUSED = auto()  # Until it is this visitor's turn to move bytes.
     WAITING = auto()  # For a stream.
@@ -72,6 +75,7 @@ class Visitor(PhasedEndpoint, Barrable):
     """
 
     __slots__ = (
+        "_absence",
         "_answer",
         "_attempt",
         "_body",
@@ -104,6 +108,7 @@ class Visitor(PhasedEndpoint, Barrable):
         self._head: RequestHead | None = None
         self._body: BodyReader | None = None
         self._registration: Registration | None = None
+        self._absence: Absence | None = None  # Of the tunnel's client, which is waited for.
         self._pass: Pass | None = None  # The last one: it may do for the next request.
         self._attempt: LoginAttempt | None = None  # To log in, which is being checked.
         self._answer: Page | None = None  # That is held back.
@@ -131,6 +136,8 @@ class Visitor(PhasedEndpoint, Barrable):
             self._read_head()
         elif self._phase is Phase.BODY:
             self._move_body()
+        elif self._absence is not None and self._absence.is_over:
+            self._end_absence(self._absence)
         elif self._attempt is not None and self._attempt.verdict is not None:
             self._end_login(self._attempt.verdict)
         else:
@@ -181,20 +188,45 @@ class Visitor(PhasedEndpoint, Barrable):
             if answer is not None:
                 self._linger(answer)
                 return
-        registration = self._port.registry.find(head.host, head.path)
-        if registration is None:
+        route = self._port.registry.find(head.host, head.path)
+        if route is None:
             self._refuse(pages.nobody_there(head.host, has_tunnels=len(self._port.registry) > 0))
             return
-        if registration.is_passthrough:
+        if route.is_passthrough:
             self._refuse(pages.misdirected(head.host))
             return
-        self._registration = registration
-        if (registration.rules is None and not registration.has_guarded_kin) or self._has_access(registration, head):
+        if route.absence is not None:
+            self._wait_for(route.absence)
+            return
+        registration = self._registration = route.choose(self._upstreams)
+        if registration is None:
+            self._refuse(pages.unhealthy())
+            return
+        if (route.rules is None and not route.has_guarded_kin) or self._has_access(route, head):
             self._find_upstream(registration)
 
-    def _has_access(self, registration: Registration, head: RequestHead) -> bool:
+    def _wait_for(self, absence: Absence) -> None:
+        """Keep the request, its body unread, until the tunnel's client is back."""
+        if not absence.wait(self):
+            self._refuse(pages.tunnel_lost())
+            return
+        self._absence = absence
+        self._phase = Phase.HELD
+        self.limit(math.inf)  # The absence has an end.
+        if self.has_hung_up:
+            self._look_for_end()
+
+    def _end_absence(self, absence: Absence) -> None:
+        self._absence = None
+        if absence.is_in_vain:
+            self._refuse(pages.tunnel_lost())
+        else:
+            assert self._head is not None
+            self._begin(self._head)
+
+    def _has_access(self, route: Route, head: RequestHead) -> bool:
         """Whether the request may go on now; else it is refused, or waits for its log-in to be checked."""
-        match self._port.access.check(self, registration, head, self._pass):
+        match self._port.access.check(self, route, head, self._pass):
             case Pass() as known:
                 self._pass = known
             case Page() as page:
@@ -243,7 +275,8 @@ class Visitor(PhasedEndpoint, Barrable):
         """Take the next *step* after a while in which the tunnel may have closed."""
         head = self._head
         assert head is not None
-        if self._port.registry.find(head.host, head.path) is registration:
+        route = self._port.registry.find(head.host, head.path)
+        if route is not None and registration in route.members:
             step(registration)
         else:
             self._begin(head)  # Another may be in its place.
@@ -294,9 +327,40 @@ class Visitor(PhasedEndpoint, Barrable):
             next(iter(self._upstreams.values())).close()
         self._phase = Phase.WAITING
         self.limit(self._port.timeouts.head)
+        if not self._reaches(registration):
+            route = registration.route
+            others = route.others(registration) if route is not None else []
+            if not any(map(self._reaches, others)):
+                self._look_again(registration)
+
+    def _reaches(self, registration: Registration) -> bool:
+        """Send the request there, as soon as there is a stream; False if there can be none."""
+        self._registration = registration
+        upstream = self._upstreams.get(registration)
+        if upstream is not None:
+            self._send_head(upstream)
+            return True
         self._session = registration.session
-        if not registration.session.open_soon(self):
-            self._refuse(pages.tunnel_lost() if registration.session.is_going_away else pages.busy())
+        if registration.session.open_soon(self):
+            return True
+        self._session = None
+        return False
+
+    def _look_again(self, registration: Registration) -> None:
+        """There is no stream to be had there: as nothing of the request has left, it may go elsewhere, or wait."""
+        head = self._head
+        assert head is not None
+        if not registration.session.is_going_away:
+            self._refuse(pages.busy())
+            return
+        route = self._port.registry.find(head.host, head.path)
+        absence = self._port.registry.absence_of(route) if route is not None else None
+        if absence is not None:
+            self._wait_for(absence)
+        elif route is not None and registration not in route.members:
+            self._begin(head)  # Another is in its place.
+        else:
+            self._refuse(pages.tunnel_lost())
 
     def _is_full(self, registration: Registration) -> bool:
         throttle = registration.throttle
@@ -321,7 +385,8 @@ class Visitor(PhasedEndpoint, Barrable):
     def connection_lost(self) -> None:
         """The tunnel's session ended before the stream was open."""
         self._session = None
-        self._refuse(pages.tunnel_lost())
+        assert self._registration is not None
+        self._open_upstream(self._registration)
 
     def _send_head(self, upstream: Upstream) -> None:
         head = self._head
@@ -718,6 +783,9 @@ class Visitor(PhasedEndpoint, Barrable):
         if self._session is not None:
             self._session.forget_opener(self)
             self._session = None
+        if self._absence is not None:
+            self._absence.leave(self)
+            self._absence = None
         if self._attempt is not None:
             self._attempt.withdraw()
             self._attempt = None

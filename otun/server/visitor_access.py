@@ -26,7 +26,7 @@ from ..http.head import RequestHead
 from ..http.pages import Page
 from ..http.paths import owners_of
 from ..switchboard.board import Member, Switchboard
-from .registry import Registration, Registry
+from .registry import Registration, Registry, Route
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -165,16 +165,16 @@ class VisitorAccess:
         return f"<VisitorAccess {sum(self._waiting.values())} waiting, {self._workers} workers>"
 
     def check(
-        self, visitor: "AskingVisitor", registration: Registration, head: RequestHead, known: Pass | None
+        self, visitor: "AskingVisitor", route: Route, head: RequestHead, known: Pass | None
     ) -> Pass | Page | LoginAttempt | None:
         """Return a pass, the page that refuses the request, or what the visitor has to wait for; None: all may come.
 
-        *registration* is the tunnel that the head leads to; it has rules, or is beside one that has some.  *known* is
-        the pass that an earlier request of this visitor got.
+        *route* is where the head leads to; it has rules, or is beside one that has some.  *known* is the pass that an
+        earlier request of this visitor got.
         """
-        if registration.has_guarded_kin and self._is_ambiguous(registration, head):
+        if route.has_guarded_kin and self._is_ambiguous(route, head):
             return pages.bad_request(BadRequest("the path can be read as another tunnel's"))
-        rules = registration.rules
+        rules = route.rules
         if rules is None:
             return None
         if known is not None and known.covers(rules, head, self._board.now):
@@ -192,7 +192,7 @@ class VisitorAccess:
         if known is not None and known.proof is not None and self._is_same_login(known, wanted):
             wanted.proof = known.proof
             return wanted
-        return self._check_login(visitor, registration.name, wanted, address or visitor.peer_address)
+        return self._check_login(visitor, route.name, wanted, address or visitor.peer_address)
 
     def _is_same_login(self, known: Pass, wanted: Pass) -> bool:
         """Whether the visitor logs in at the same tunnel by the same bytes as in an earlier request, and still may."""
@@ -201,10 +201,10 @@ class VisitorAccess:
         is_same = hmac.compare_digest(known.authorization, wanted.authorization)
         return is_same and known.proof is not None and known.proof.holds(self._board.now)
 
-    def _is_ambiguous(self, registration: Registration, head: RequestHead) -> bool:
-        routes = list(self._registry.beside(registration))  # They may share their service, whichever host leads there.
-        owners = owners_of(head.path, [b"" if route.path == b"/" else route.path for route in routes])
-        return any(routes[index].rules is not None and routes[index] is not registration for index in owners)
+    def _is_ambiguous(self, route: Route, head: RequestHead) -> bool:
+        routes = list(self._registry.beside(route))  # They may share their service, whichever host leads there.
+        owners = owners_of(head.path, [b"" if one.path == b"/" else one.path for one in routes])
+        return any(routes[index].rules is not None and routes[index] is not route for index in owners)
 
     # Log-ins
 

@@ -43,6 +43,7 @@ class Listener:
         self._sock = sock
         self._accepted = accepted
         self._is_failing = False
+        self._is_paused = False
         sock.setblocking(False)
         board.add(sock, self, is_listening=True)
 
@@ -51,12 +52,13 @@ class Listener:
 
     def ready(self, events: int) -> None:
         """Accept what is queued, some at a time."""
-        if self._accept(ACCEPTS_PER_CALL):
+        if not self._is_paused and self._accept(ACCEPTS_PER_CALL):
             self._board.call_again(self)
 
     def finish(self) -> None:
         """Accept what is queued, and stop listening: closed unaccepted, those connections would be reset."""
-        self._accept(MAX_QUEUED)
+        if not self._is_paused:
+            self._accept(MAX_QUEUED)
         self.abort()
 
     def _accept(self, limit: int) -> bool:
@@ -82,6 +84,15 @@ class Listener:
                 logger.exception("a connection could not be taken")
                 sock.close()
         return True
+
+    def pause(self) -> None:
+        """Leave connections in the system's queue from now on."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """Accept again, first those that have been queued."""
+        self._is_paused = False
+        self._board.call_again(self)
 
     def _report(self, error: OSError) -> None:
         if not self._is_failing:

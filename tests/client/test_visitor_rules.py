@@ -116,7 +116,7 @@ async def test_so_does_it_with_a_further_tunnel(engine: str, nursery: trio.Nurse
 async def test_without_rules_an_old_server_will_do(engine: str, nursery: trio.Nursery, old_server: OldServer) -> None:
     async with open_tunnel(old_server.address) as tunnel:
         assert tunnel.name == "app"
-    assert set(old_server.requests[0]) == {"type", "stream_header", "resume"}
+    assert set(old_server.requests[0]) == {"type", "stream_header", "health", "resume"}
     nursery.cancel_scope.cancel()
 
 

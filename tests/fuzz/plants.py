@@ -580,8 +580,8 @@ PLANTS: Final = [
     Plant(
         "TLS that has ended here reaches a local service with TLS",
         "server/visitor.py",
-        "if registration.is_passthrough:",
-        'if registration.is_passthrough and self._visitor.scheme == "http":',
+        "if route.is_passthrough:",
+        'if route.is_passthrough and self._visitor.scheme == "http":',
         ("server/test_passthrough.py",),
     ),
     Plant(

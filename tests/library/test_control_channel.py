@@ -29,7 +29,9 @@ async def test_a_server_can_say_why_it_refuses(engine, start_service) -> None:
         async with open_session(connection, "server") as session:
             channel = ControlChannel(await session.accept())
             message: control.Message = await channel.receive()
-            assert message == control.Register("app", token="t", local="localhost:3000", stream_header=True, resume="")
+            assert message == control.Register(
+                "app", token="t", local="localhost:3000", stream_header=True, health=True, resume=""
+            )
             await channel.send(control.Error("no room", code="full", retryable=True))
             await session.wait_closed()
 

@@ -87,7 +87,7 @@ class Edge:
     @property
     def tunnels(self) -> set[Registration]:
         """The tunnels that are open."""
-        return self._registry._tunnels
+        return {tunnel for route in self._registry._present for tunnel in route.members}
 
     @property
     def reports(self) -> list[str]:

@@ -138,7 +138,8 @@ async def test_sessions(start: Start, folder: Path) -> None:
         assert first["identity"] == "(anyone)"
         assert first["address"].startswith("127.0.0.1:")
         assert 0 <= first["silence"] < 10
-        assert first["tunnels"] == [{"name": "app", "kind": "http", "url": first["tunnels"][0]["url"], "visitors": 0}]
+        url = first["tunnels"][0]["url"]
+        assert first["tunnels"] == [{"name": "app", "kind": "http", "url": url, "visitors": 0, "healthy": True}]
         assert (await talk.ask("sessions", after=1))["sessions"][0]["number"] == 2
         assert (await talk.ask("sessions", after=2)) == {"ok": True, "sessions": [], "more": False}
 

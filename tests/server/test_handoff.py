@@ -117,11 +117,13 @@ async def test_the_new_one_is_told_which_tunnels_to_expect(start: Start) -> None
     async with raw_client(old.control) as client:
         await client.register("app", id="1", hostnames=["shop.example.org"], path="/api")
         url = str((await client.register(kind="tcp", id="2"))["url"])
+        keeper = f"address {LOOPBACK.host}"
         new = await start(replace=True)
         assert old.server.handoff is None
         assert new.server.handoff is not None
         assert new.server.handoff.tunnels == ExpectedTunnels(
-            routes=(("app.localhost", "/api"), ("shop.example.org", "/api")), ports=(int(url.rpartition(":")[2]),)
+            routes=(("app.localhost", "/api", keeper), ("shop.example.org", "/api", keeper)),
+            ports=((int(url.rpartition(":")[2]), keeper),),
         )
 
 
@@ -140,14 +142,12 @@ async def test_visitors_of_a_tcp_tunnel_wait_for_its_client_to_come_back(start: 
                 assert await receive_exactly(await again.session.accept(), 5) == b"hello"
 
 
-async def test_ports_that_nobody_comes_back_for_are_free_after_a_while(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("otun.server.tcp_port.UNCLAIMED_LIMIT", 0.05)
+@pytest.mark.parametrize("hold", [0, 0.05])
+async def test_ports_that_nobody_comes_back_for_are_free_after_a_while(start: Start, hold: float) -> None:
     old = await start()
     async with raw_client(old.control) as client:
         port = int(str((await client.register(kind="tcp"))["url"]).rpartition(":")[2])
-        await start(replace=True)
+        await start(replace=True, hold=hold)
         await old.wait_ended()
     while True:
         try:
@@ -257,8 +257,9 @@ async def test_a_great_many_sockets_are_handed_over(start: Start, monkeypatch: p
         urls = [str((await client.register(kind="tcp", id=str(number)))["url"]) for number in range(10)]
         new = await start(replace=True)
         assert new.server.handoff is not None
-        assert new.server.handoff.tunnels.ports == tuple(int(url.rpartition(":")[2]) for url in urls)
-        assert set(new.server.handoff.sockets.tcp) == set(new.server.handoff.tunnels.ports)
+        ports = [port for port, _ in new.server.handoff.tunnels.ports]
+        assert ports == [int(url.rpartition(":")[2]) for url in urls]
+        assert set(new.server.handoff.sockets.tcp) == set(ports)
 
 
 # Sockets from elsewhere

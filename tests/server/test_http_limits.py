@@ -473,7 +473,9 @@ async def test_an_answer_counts_as_held_until_its_visitor_has_it_even_if_the_ser
         is_done.set()
 
     def session() -> Session:
-        (session,) = [tunnel.session for registry in registries for tunnel in registry._tunnels]
+        (session,) = [
+            tunnel.session for registry in registries for route in registry._present for tunnel in route.members
+        ]
         return session
 
     sent, is_done = 0, trio.Event()
@@ -485,7 +487,7 @@ async def test_an_answer_counts_as_held_until_its_visitor_has_it_even_if_the_ser
         _, begun = await receive_head(visitor)
         assert len(begun) + len(await receive_rest(visitor)) == sent
         assert session().statistics().buffered == 0
-        assert [tunnel.streams for tunnel in registries[0]._tunnels] == [0]
+        assert [tunnel.streams for route in registries[0]._present for tunnel in route.members] == [0]
 
 
 async def test_who_pipelines_and_reads_nothing_is_answered_no_further(start_server, registries) -> None:
@@ -507,7 +509,9 @@ async def test_who_pipelines_and_reads_nothing_is_answered_no_further(start_serv
             for _ in range(200):
                 await app.client.session.ping()
         assert asked < 50
-        (session,) = [tunnel.session for registry in registries for tunnel in registry._tunnels]
+        (session,) = [
+            tunnel.session for registry in registries for route in registry._present for tunnel in route.members
+        ]
         assert session.statistics().buffered <= len(sent)
         for _ in range(500):
             await receive_exactly(visitor, len(sent))

@@ -11,6 +11,7 @@ import trio
 
 from otun import ServerSettings, Session, SessionClosed, TcpAddress
 from otun.access import UNLIMITED
+from otun.server.absence import Hold
 from otun.server.authentication import Authenticator
 from otun.server.bans import Bans
 from otun.server.clients import ClientAddress, Clients
@@ -60,7 +61,7 @@ async def serving() -> AsyncIterator[Served]:
         trio.open_nursery() as nursery,
     ):
         bans = Bans(None)
-        tcp_ports = TcpPorts((), (), board, bans, max_streams=1)
+        tcp_ports = TcpPorts((), (), board, bans, max_streams=1, hold=Hold(board, 0))
         clients = Clients()
         opener = TunnelOpener(
             ServerSettings(),

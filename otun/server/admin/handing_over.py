@@ -24,7 +24,7 @@ TCP_NAME: Final = "tcp:"
 """What the descriptors are called, beside `KINDS`; the last is followed by a port."""
 
 MAX_TUNNELS: Final = 50_000
-"""Tunnels of which the other server is told: each is a host with a path, or a port."""
+"""Hosts with paths of which the other server is told."""
 
 _DESCRIPTORS_AT_ONCE: Final = 250
 """Linux passes 253 in one message at most."""
@@ -45,8 +45,7 @@ class HandingOver:
         found += [(kind, sock.fileno()) for kind in KINDS for sock in self.hub.sockets.of(kind)]
         found += [
             (f"{TCP_NAME}{port}", sock.fileno())
-            for port, sockets in self.hub.tcp_ports.sockets().items()
-            for sock in sockets
+            for port, sock in ((tunnel.port, sock) for tunnel in self.hub.tcp_ports for sock in tunnel.sockets)
         ]
         return found
 
@@ -55,8 +54,11 @@ class HandingOver:
         return {
             "pid": os.getpid(),
             "descriptors": [name for name, _ in descriptors],
-            "routes": list(islice(self.hub.registry.routes(), MAX_TUNNELS)),
-            "ports": list(islice(self.hub.tcp_ports.open_ports(), MAX_TUNNELS)),
+            "routes": [
+                (host, route.path.decode(), route.keeper)
+                for host, route in islice(self.hub.registry.routes(), MAX_TUNNELS)
+            ],
+            "ports": [(tunnel.port, tunnel.route.keeper) for tunnel in self.hub.tcp_ports],
         }
 
     def leave(self, by: str) -> None:

@@ -115,6 +115,7 @@ class Operations:
                     "kind": tunnel.kind,
                     "url": tunnel.url,
                     "visitors": tunnel.registration.streams,
+                    "healthy": tunnel.registration.is_healthy,
                 }
                 for tunnel in client.tunnels.values()
             ],
@@ -143,7 +144,7 @@ class Operations:
         if who.startswith("#"):
             return [client for client in clients if str(client.number) == who[1:]]
         if who.isascii() and who.isdigit() and len(who) <= 5 and int(who) in tcp_ports:
-            return [clients.client_of(tcp_ports[int(who)].registration)]
+            return [clients.client_of(one) for one in tcp_ports[int(who)].route.members]
         return [client for client in clients if any(self._is_called(one, who) for one in client.tunnels.values())]
 
     def _is_called(self, tunnel: OpenTunnel, who: str) -> bool:
