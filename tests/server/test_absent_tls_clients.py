@@ -118,3 +118,23 @@ async def test_before_it_is_known_who_ends_tls_the_hello_waits(start_edge: Start
         stream = await client.session.accept()
         assert await receive_exactly(stream, len(HELLO)) == HELLO
     await edge.see_nobody()
+
+
+async def test_a_group_answers_as_long_as_one_of_it_is_there(start_edge: StartEdge) -> None:
+    edge = await start_edge(hold=1000.0)
+    async with raw_client(edge.control) as first, raw_client(edge.control) as second:
+        for client in (first, second):
+            assert (await client.register("own", kind="tls", group=True))["type"] == "registered"
+        async with await connect(edge.https) as one, await connect(edge.https) as other:
+            for visitor in (one, other):
+                await visitor.send_all(HELLO)
+            for client in (first, second):
+                assert await receive_exactly(await client.session.accept(), len(HELLO)) == HELLO
+        await first.vanish()
+        while len(edge.tunnels) > 1:
+            await trio.testing.wait_all_tasks_blocked(0.001)
+        for _ in range(2):
+            async with await connect(edge.https) as visitor:
+                await visitor.send_all(HELLO)
+                assert await receive_exactly(await second.session.accept(), len(HELLO)) == HELLO
+    await edge.see_nobody()

@@ -13,7 +13,7 @@ from otun.server.visitor import Phase, Visitor
 
 from .harness import RunningServer
 from .log_lines import LogLines
-from .raw_client import RawClient, raw_client, registered_client
+from .raw_client import RawClient, port_of, raw_client, registered_client
 from .services import receive_all, receive_head, response
 from .visitors import Responses, connect, fetch, receive_exactly, receive_until_reset, request
 
@@ -308,3 +308,27 @@ async def test_cancelled_while_it_drains_it_ends_at_once(server: RunningServer) 
         server.server.drain()
         await server.stop()
         await receive_all(visitor)
+
+
+async def test_who_waits_for_a_client_that_is_away_is_told_at_once(start_server, http_ports: list[HttpPort]) -> None:
+    """It cannot come back: nobody is let in any more."""
+    server = await start_server(hold=1000.0)
+    async with raw_client(server.control) as client, await connect(server.public) as visitor:
+        await client.register("app", id="1")
+        port = port_of(await client.register(kind="tcp", id="2"))
+        await visitor.send_all(request())
+        await receive_request(client)
+        async with await connect(server.public) as waiting:
+            await client.vanish()
+            assert (await Responses(visitor).next()).status == 502
+            await visitor.aclose()
+            await waiting.send_all(request())
+            async with await trio.open_tcp_stream("127.0.0.1", port) as queued:
+                while not any(isinstance(one, Visitor) and one._phase is Phase.HELD for one in http_ports[-1].board):
+                    await trio.testing.wait_all_tasks_blocked(0.001)
+                server.server.drain()
+                answer = await Responses(waiting).next()
+                assert (answer.status, answer.fields["Otun-Error"]) == (502, "tunnel_closed")
+                await see_end(waiting)
+                await receive_until_reset(queued)
+        await server.wait_ended()

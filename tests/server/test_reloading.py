@@ -104,6 +104,16 @@ async def test_a_tunnel_whose_port_is_offered_no_more_stays_open(server: Running
             assert await (await client.session.accept()).receive_some() == b"hello"
 
 
+async def test_how_long_lost_clients_are_waited_for_is_what_the_new_settings_say(start_server) -> None:
+    server = await start_server(hold=1000.0)
+    await reload(server, hold=0.0)
+    async with registered_client(server.control) as client:
+        await client.vanish()
+    while (answer := await fetch(server.public, host="app.localhost")).status == 502:
+        await trio.testing.wait_all_tasks_blocked(0.001)
+    assert answer.status == 404
+
+
 async def test_trusted_proxies_are_those_of_the_new_settings(server: RunningServer) -> None:
     async with registered_client(server.control) as client, trio.open_nursery() as nursery:
 
