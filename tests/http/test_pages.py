@@ -25,6 +25,7 @@ REPLIES: dict[str, tuple[Page, int]] = {
     "bad_request": (pages.bad_request(BadRequest("no Host")), 400),
     "request_timeout": (pages.request_timeout("head", 10), 408),
     "busy": (pages.busy(), 503),
+    "unhealthy": (pages.unhealthy(), 503),
     "server_full": (pages.server_full(), 503),
     "https_needed": (pages.https_needed(), 400),
     "misdirected": (pages.misdirected("app.example.com"), 421),
