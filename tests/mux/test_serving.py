@@ -251,6 +251,8 @@ async def test_what_ends_the_program_comes_out_of_a_handler_as_it_is(open_with_p
 
 
 def test_an_interrupt_while_serve_waits_for_streams_comes_out_as_it_is() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # In the background, shells have it ignored.
+
     async def interrupt() -> None:
         await trio.testing.wait_all_tasks_blocked()
         signal.raise_signal(signal.SIGINT)
@@ -260,5 +262,8 @@ def test_an_interrupt_while_serve_waits_for_streams_comes_out_as_it_is() -> None
             trio.lowlevel.spawn_system_task(interrupt)
             await client.serve(echo)
 
-    with pytest.raises(KeyboardInterrupt):
-        trio.run(main)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trio.run(main)
+    finally:
+        signal.signal(signal.SIGINT, before)
