@@ -25,6 +25,8 @@ GATHER_COUNT: Final = 64
 NOT_SENT_LIMIT: Final = 256 * 1024
 """Bytes that the kernel may hold unsent for a session: more would only make pings and small frames wait behind them."""
 
+_MAX_INT: Final = 2**31 - 1
+
 
 class BoardDriver(Endpoint):
     """A session's own socket on the switchboard: all frames of a batch leave in one write."""
@@ -52,7 +54,7 @@ class BoardDriver(Endpoint):
         self._has_read_all = False
         self._is_broken = False
         self._is_flushing = False
-        _tune(sock)
+        _tune(sock, self._stall_timeout)
         session.attach(self)
         board.put(sock, self)
 
@@ -217,9 +219,12 @@ class BoardDriver(Endpoint):
             self.abort()
 
 
-def _tune(sock: socket.socket) -> None:
+def _tune(sock: socket.socket, stall_timeout: float) -> None:
     sock.setblocking(False)
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_LIMIT)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # What is never acknowledged is not taken, either.
+            milliseconds = int(min(stall_timeout * 1000, _MAX_INT))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)

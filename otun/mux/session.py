@@ -6,6 +6,7 @@ A `Session` is passive towards bytes: a driver feeds it what arrived and takes w
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Protocol
 
 import trio
@@ -49,6 +50,8 @@ class Session(trio.abc.Listener[Stream]):
         self._driver: Driver | None = None
         self._error: SessionClosed | None = None
         self._ended = trio.Event()
+        self._peer_left = trio.Event()
+        self._stream_ends = trio.lowlevel.ParkingLot()
         self._unaccepted: deque[Stream] = deque()  # Bounded by `SessionLimits.accept_backlog`.
         self._acceptors = trio.lowlevel.ParkingLot()
         self._openers = trio.lowlevel.ParkingLot()
@@ -174,6 +177,33 @@ class Session(trio.abc.Listener[Stream]):
         self._check_open()
         self._connection.go_away()
 
+    async def drain(self) -> None:
+        """Have the peer open no more streams, and wait until all are over but those that were opened here.
+
+        Those that it has opened before it heard of that are taken still.  Returns as well when the session has ended;
+        cancelled, the peer goes on keeping to what it was told.
+        """
+        if self._error is None:
+            self._connection.go_away(refuses_streams=False)
+        while self._error is None:
+            await self._wait_served()
+            with suppress(SessionClosed):
+                await self.ping()  # What the peer had opened before is here with the answer.
+            if not self._has_peers_streams:
+                return
+
+    async def _wait_served(self) -> None:
+        self._connection.on_stream_over = self._stream_over
+        while self._error is None and self._has_peers_streams:
+            await self._stream_ends.park()
+
+    def _stream_over(self) -> None:
+        self._stream_ends.unpark_all()
+
+    @property
+    def _has_peers_streams(self) -> bool:
+        return not all(stream.is_local for stream in self._connection.streams.values())
+
     async def aclose(self) -> None:
         """End the session.  What was sent before is delivered first, for as long as the peer takes it.
 
@@ -192,6 +222,10 @@ class Session(trio.abc.Listener[Stream]):
     async def wait_closed(self) -> None:
         """Wait until the session has ended, for whatever reason."""
         await self._ended.wait()
+
+    async def wait_peer_left(self) -> None:
+        """Wait until the peer has said that it takes no new streams any more (GoAway), or the session has ended."""
+        await self._peer_left.wait()
 
     @property
     def last_heard(self) -> float:
@@ -228,6 +262,8 @@ class Session(trio.abc.Listener[Stream]):
         self._refuse_openers()
         self._pings.session_ended()
         self._acceptors.unpark_all()
+        self._stream_ends.unpark_all()
+        self._peer_left.set()
         self._ended.set()
         self._timer.cancel()
         if self._driver is not None:
@@ -348,6 +384,7 @@ class Session(trio.abc.Listener[Stream]):
         if code:
             self._end(SessionClosed(f"the peer ended the session with GoAway code {code}", code=code))
             return
+        self._peer_left.set()
         self._refuse_openers()
 
     def _refuse_openers(self) -> None:

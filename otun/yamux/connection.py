@@ -4,6 +4,7 @@ Everything that is kept has a bound: the send queue, the replies to a peer that 
 taken yet.  A peer that breaks the rules gets GoAway 1, and `receive_data` raises `RemoteProtocolError`.
 """
 
+from collections.abc import Callable
 from enum import Enum
 from operator import attrgetter
 from typing import Final
@@ -58,6 +59,8 @@ class YamuxConnection:
         self.patience: Patience = Patience(limits.close_timeout, handler.deadline_set)
         self.has_gone_away: bool = False
         self.has_peer_gone_away: bool = False
+        self.on_stream_over: Callable[[], None] | None = None
+        self._refuses_streams = False
         self._handler = handler
         self._resets = Budget(limits.resets, "resets", "opened streams in vain")
         self._empty_frames = Budget(limits.empty_frames, "empty_frames", "sent frames that say nothing")
@@ -118,13 +121,15 @@ class YamuxConnection:
         self.output.send_urgent(encode_header(PING, SYN, 0, value))
         return value
 
-    def go_away(self, code: int = GoAwayCode.NORMAL) -> None:
+    def go_away(self, code: int = GoAwayCode.NORMAL, *, refuses_streams: bool = True) -> None:
         """Queue a GoAway, once.  With code 0 the streams that are open go on; the peer's new ones are refused.
 
         It says nothing of our own: they can still be opened.
 
-        It leaves behind the data that is queued, because some peers stop reading at a GoAway.
+        Unless *refuses_streams*, those that the peer opens all the same are taken: it may have done so before it heard.
+        The GoAway leaves behind the data that is queued, because some peers stop reading there.
         """
+        self._refuses_streams = self._refuses_streams or refuses_streams
         if not self.has_gone_away:
             self.has_gone_away = True
             self.output.send_last(encode_header(GO_AWAY, 0, 0, code))
@@ -270,7 +275,7 @@ class YamuxConnection:
             raise LimitExceeded(
                 "the peer opens streams without end and does not read what becomes of them", limit=limit
             )
-        if self.has_gone_away or self._is_full:
+        if self._refuses_streams or self._is_full:
             self._resets.spend(self._now)
             self.output.refuse(stream_id)
             return None
@@ -355,6 +360,8 @@ class YamuxConnection:
     def forget(self, stream: YamuxStream) -> None:
         """Take an ended stream out of all tables."""
         self.streams.pop(stream.id, None)
+        if self.on_stream_over is not None:
+            self.on_stream_over()
         self.windows.release(stream)
         self.patience.forget(stream)
         if stream.is_local and not stream.is_acknowledged:

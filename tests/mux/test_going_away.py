@@ -5,7 +5,7 @@ import trio
 import trio.testing
 
 from otun.mux import SessionClosed
-from otun.yamux.frames import GO_AWAY, RST, SYN, encode_header
+from otun.yamux.frames import ACK, GO_AWAY, PING, RST, SYN, encode_header
 
 from .support import (
     data,
@@ -101,3 +101,77 @@ async def test_after_our_goaway_we_still_open_streams(open_with_peer) -> None:
         assert await peer.body_of(2, 8) == b"question"
         await peer.send(data(2, b"answer"))
         assert await stream.receive_some() == b"answer"
+
+
+# Draining
+
+
+async def test_a_drained_session_ends_with_the_last_stream_of_the_peer(open_with_peer) -> None:
+    async with open_with_peer() as (session, peer), trio.open_nursery() as nursery:
+        await peer.send(update(1, flags=SYN))
+        stream = await session.accept()
+        ours = await session.open_stream()
+        drained = trio.Event()
+        peer.answers_pings = True
+
+        async def drain() -> None:
+            await session.drain()
+            drained.set()
+
+        nursery.start_soon(drain)
+        frames = await peer.settle()
+        assert [frame.length for frame in frames if frame.kind == GO_AWAY] == [0]
+        await peer.send(update(3, flags=SYN), data(3, b"on its way"))  # The peer has not heard of it yet.
+        late = await session.accept()
+        assert await late.receive_some() == b"on its way"
+        for one in (stream, late):
+            assert not drained.is_set()
+            one.reset()
+            await peer.settle()
+        while not drained.is_set():
+            await peer.settle()
+        await ours.send_all(b"still here")
+        assert not session.is_closed
+
+
+async def test_what_the_peer_has_opened_before_it_hears_of_it_is_waited_for(open_with_peer) -> None:
+    async with open_with_peer() as (session, peer), trio.open_nursery() as nursery:
+        drained = trio.Event()
+
+        async def drain() -> None:
+            await session.drain()
+            drained.set()
+
+        nursery.start_soon(drain)
+        ping = (await peer.until(lambda frame: frame.kind == PING))[-1]
+        await peer.send(update(1, flags=SYN), encode_header(PING, ACK, 0, ping.length))
+        stream = await session.accept()
+        await peer.settle()
+        assert not drained.is_set()
+        stream.reset()
+        peer.answers_pings = True
+        while not drained.is_set():
+            await peer.settle()
+
+
+async def test_a_session_that_is_lost_is_drained(open_with_peer) -> None:
+    async with open_with_peer() as (session, peer), trio.open_nursery() as nursery:
+        await peer.send(update(1, flags=SYN))
+        await session.accept()
+        nursery.start_soon(session.drain)
+        await peer.settle()
+        await peer.send(_goaway(1))
+    await session.drain()
+
+
+async def test_who_waits_for_the_peer_to_leave_hears_of_its_goaway_and_of_the_end(open_with_peer) -> None:
+    async with open_with_peer() as (session, peer):
+        with trio.move_on_after(0.01) as too_early:
+            await session.wait_peer_left()
+        assert too_early.cancelled_caught
+        await peer.send(_goaway(0))
+        await session.wait_peer_left()
+        assert not session.is_closed
+    async with open_with_peer() as (session, peer):
+        await peer.send(_goaway(1))
+        await session.wait_peer_left()

@@ -226,3 +226,13 @@ async def test_a_session_whose_transport_breaks_does_not_interrupt_the_body(open
         await trio.lowlevel.checkpoint()
         is_still_running = True
     assert is_still_running
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has no such time limit")
+@pytest.mark.parametrize(("limit", "milliseconds"), [(STALL_LIMIT, 10_000), (0.25, 250), (float("inf"), 2**31 - 1)])
+async def test_the_kernel_gives_up_a_peer_that_acknowledges_nothing(limit: float, milliseconds: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sock = socket.create_connection(server.getsockname())
+        limits = SessionLimits(stall_timeout=limit)
+        async with open_switchboard() as board, open_board_session(board, sock, "client", limits=limits):
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == milliseconds

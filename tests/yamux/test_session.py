@@ -89,6 +89,17 @@ def test_after_a_go_away_0_our_opens_fail_and_everything_else_goes_on() -> None:
     assert dialogue.hear(fin(1)) == [("ended", 1)]
 
 
+def test_our_go_away_may_leave_room_for_those_who_have_not_heard_of_it() -> None:
+    dialogue = Dialogue()
+    dialogue.connection.go_away(refuses_streams=False)
+    assert dialogue.say() == [go_away(0)]
+    assert dialogue.hear(syn(1)) == [("opened", 1)]
+    dialogue.connection.go_away()
+    dialogue.connection.go_away(refuses_streams=False)
+    assert dialogue.hear(syn(3)) == []
+    assert dialogue.say() == [rst(3)]
+
+
 @pytest.mark.conformance(73)
 def test_a_go_away_0_leaves_an_open_that_is_under_way() -> None:
     dialogue = Dialogue(Role.CLIENT)
