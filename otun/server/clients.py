@@ -122,6 +122,13 @@ class Client:
         if self.farewell is not None:
             raise Refused(self.farewell)
 
+    def retire(self) -> None:
+        """Close the tunnels of a client that leaves; what is under way for its visitors goes on."""
+        registrations = [tunnel.registration for tunnel in self.tunnels.values()]
+        self.close_tunnels()
+        for registration in registrations:
+            registration.retire()
+
     def close_tunnels(self) -> None:
         """Free its names and ports.  The visitors who are there stay for as long as the session does."""
         while self.tunnels:

@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, NoReturn
 
 import attrs
 import trio
 
+from ..background import open_background
 from ..control.heartbeat import REGISTRATION_LIMIT, SILENCE_LIMIT, registration_deadline, silence_deadline
 from ..control.messages import Error, Health, Heartbeat, HeartbeatAck, Message, Register
 from ..errors import BadMessage
@@ -95,15 +96,20 @@ class ControlPort:
         somebody else ends it.
         """
         with self._clients.including(client), client.scope:
-            await channel.send(self._opener.open(client, request))
-            while True:
-                # A client that does not take its answers is as good as silent.
-                with trio.move_on_at(silence_deadline(trio.current_time())) as silence:
-                    message = await _receive(channel)
-                    await channel.send(self._answer(client, message))
-                if silence.cancelled_caught:
-                    raise refuse(f"no heartbeat for {SILENCE_LIMIT:.0f} seconds", "silent", retryable=True)
+            async with open_background() as background:
+                background.start_soon(_see_off, client)
+                await self._keep_company(client, channel, request)
         client.check()
+
+    async def _keep_company(self, client: Client, channel: ControlChannel, request: Register) -> NoReturn:
+        await channel.send(self._opener.open(client, request))
+        while True:
+            # A client that does not take its answers is as good as silent.
+            with trio.move_on_at(silence_deadline(trio.current_time())) as silence:
+                message = await _receive(channel)
+                await channel.send(self._answer(client, message))
+            if silence.cancelled_caught:
+                raise refuse(f"no heartbeat for {SILENCE_LIMIT:.0f} seconds", "silent", retryable=True)
 
     def _answer(self, client: Client, message: Message) -> Message:
         """Return the answer to what a registered client says.  Raises `Refused`."""
@@ -126,6 +132,8 @@ class ControlPort:
             return attrs.evolve(refusal.answer, id=message.id)
 
     def _take_note(self, client: Client, health: Health) -> HeartbeatAck:
+        if client.session.is_going_away:
+            return HeartbeatAck()  # Its tunnels are closed already.
         if health.id not in client.tunnels:
             raise refuse("a client knows the health of its own tunnels only", "bad_message")
         registration = client.tunnels[health.id].registration
@@ -134,6 +142,14 @@ class ControlPort:
             how = "well again" if health.healthy else "not well"
             logger.info("client %s: the local service of tunnel %s is %s", client, registration.name, how)
         return HeartbeatAck()
+
+
+async def _see_off(client: Client) -> None:
+    """Have no more visitors come to a client that says that it leaves."""
+    await client.session.wait_peer_left()
+    if not client.session.is_closed:
+        logger.info("client %s: leaves, when its visitors have finished", client)
+        client.retire()
 
 
 def _refuse_stream(stream: YamuxStream) -> None:

@@ -34,6 +34,9 @@ class StreamOwner(Protocol):
     def cut(self, page: Page) -> None:
         """Relay nothing more; who asks over HTTP, and has no answer yet, gets *page*."""
 
+    def retire(self) -> None:
+        """Relay what is under way to its end, and nothing else on this stream."""
+
 
 @attrs.define(eq=False)
 class Registration:
@@ -98,6 +101,11 @@ class Registration:
         self.stream_handed_over(owner)
         if self.throttle is not None:
             self.throttle.release(owner.stream)
+
+    def retire(self) -> None:
+        """The client leaves: those who have streams may finish what they have begun."""
+        for owner in list(self.owners):
+            owner.retire()
 
     def count_moved(self) -> int:
         """Return how many bytes visitors have sent and received."""

@@ -88,6 +88,9 @@ class VisitorPatch(Patch, Barrable):
         """End the connection: it has no place for a page."""
         self.abort()
 
+    def retire(self) -> None:
+        """The connection, as a whole, is under way."""
+
     def deadline_passed(self) -> None:
         """Give up, but not because the tunnel has had to pause."""
         throttle = self._registration.throttle

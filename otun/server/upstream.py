@@ -221,7 +221,7 @@ class Upstream:
     def _begin_response(self, head: ResponseHead, out: list[Data]) -> None:
         request = self.request
         assert request is not None
-        self.is_persistent = head.is_persistent
+        self.is_persistent = self.is_persistent and head.is_persistent
         self._body, framing, is_ended_by_close = _frame_response(head, request)
         self._is_chunking = framing is _CHUNKED
         self._response = head
@@ -276,11 +276,10 @@ class Upstream:
     def stream_ended(self) -> None:
         """The far side has said everything."""
         try:
-            self.is_persistent = False
+            self.retire()
             if self.request is None:
-                if not self.visitor.owes(self):  # Else the visitor closes it later.
-                    self.close()
-            elif self._body is None:
+                return
+            if self._body is None:
                 self.visitor.response_is_missing(self, is_silent=self._reader.is_untouched)
             elif not self._body.is_complete:
                 self._end_body(self._body)
@@ -343,10 +342,14 @@ class Upstream:
         """End what is being answered: with *page*, if nothing of an answer has left yet."""
         if self.request is not None:
             self.visitor.upstream_cut(self, page)
-        elif not self.visitor.owes(self):
+        else:
+            self.retire()
+
+    def retire(self) -> None:
+        """End with the answer that is under way, if there is one."""
+        self.is_persistent = False
+        if self.request is None and not self.visitor.owes(self):  # Else the visitor closes it later.
             self.close()
-        else:  # The visitor closes it later.
-            self.is_persistent = False
 
     @property
     def is_held_back(self) -> bool:

@@ -3,12 +3,17 @@
 from collections.abc import Awaitable, Callable
 
 import pytest
+import trio
+import trio.testing
 
+from otun import Stream
 from otun.server.registry import Registry
 
 from .harness import RunningServer
+from .log_lines import LogLines
 from .raw_client import RawClient, raw_client, registered_client
-from .visitors import fetch
+from .services import receive_head, response
+from .visitors import Responses, connect, fetch, request
 
 
 async def close_the_session(client: RawClient) -> None:
@@ -77,3 +82,79 @@ async def test_a_client_that_leaves_before_it_has_registered_leaves_nothing(
         await client.vanish()
     async with registered_client(server.control, "app"):
         assert len(registries[0]) == 1
+
+
+# A client that says so first, and lets its visitors finish
+
+
+async def go_away(client: RawClient) -> None:
+    client.session.go_away()
+    await client.session.ping()
+    await trio.testing.wait_all_tasks_blocked()
+
+
+async def answer_one(visitor: trio.abc.Stream, client: RawClient) -> Stream:
+    """The visitor asks, and is answered; the stream stays for its next request."""
+    await visitor.send_all(request())
+    stream = await client.session.accept()
+    await receive_head(stream)
+    await stream.send_all(response(b"first"))
+    return stream
+
+
+async def test_the_name_of_a_client_that_goes_away_is_free_while_its_visitors_finish(server: RunningServer) -> None:
+    async with registered_client(server.control, "app") as client, await connect(server.public) as visitor:
+        await visitor.send_all(request(host="app.localhost"))
+        stream = await client.session.accept()
+        await receive_head(stream)
+        await go_away(client)
+        async with registered_client(server.control, "app"), registered_client(server.control, "other"):
+            await stream.send_all(response(b"late"))
+            answer = await Responses(visitor).next()
+            assert (answer.status, answer.body) == (200, b"late")
+        assert (await fetch(server.public, host="app.localhost")).status == 404
+
+
+async def test_a_client_that_goes_away_is_rid_of_visitors_who_want_nothing_now(
+    server: RunningServer, server_log: LogLines
+) -> None:
+    async with registered_client(server.control) as client, await connect(server.public) as visitor:
+        stream = await answer_one(visitor, client)
+        responses = Responses(visitor)
+        assert (await responses.next()).body == b"first"
+        client.session.go_away()
+        assert await stream.receive_some() == b""
+        await visitor.send_all(request())
+        assert (await responses.next()).status == 404
+    assert any(line.endswith("leaves, when its visitors have finished") for line in server_log.lines)
+
+
+@pytest.mark.parametrize("fields", [[], ["X: not known from before"]])
+async def test_the_answer_that_is_under_way_when_a_client_goes_away_is_its_last(
+    server: RunningServer, fields: list[str]
+) -> None:
+    async with registered_client(server.control) as client, await connect(server.public) as visitor:
+        await visitor.send_all(request())
+        stream = await client.session.accept()
+        await receive_head(stream)
+        await go_away(client)
+        await stream.send_all(response(b"last", *fields))
+        assert (await Responses(visitor).next()).body == b"last"
+        assert await stream.receive_some() == b""
+
+
+async def test_a_client_that_goes_away_before_it_registers_gets_no_visitors(server: RunningServer) -> None:
+    async with raw_client(server.control) as client:
+        await go_away(client)
+        await client.register("app")
+        await client.session.ping()
+        async with registered_client(server.control, "app"):
+            pass
+
+
+async def test_what_a_client_that_goes_away_says_of_its_health_is_of_no_interest(server: RunningServer) -> None:
+    async with raw_client(server.control) as client:
+        await client.register("app", health=True)
+        await go_away(client)
+        await client.say({"type": "health", "healthy": False})
+        assert (await client.hear())["type"] == "heartbeat_ack"
