@@ -304,6 +304,7 @@ async def forward_and_report(options: ClientOptions, output: Output) -> None:
             trust=connection.trust,
             plaintext=connection.plaintext,
             proxy=connection.proxy,
+            reconnect=False,
         ) as tunnels,
         trio.open_nursery() as nursery,
     ):

@@ -12,7 +12,7 @@ import trio
 from ..addresses import LocalAddress
 from ..background import open_background
 from ..control.resets import ResetCode
-from ..mux import Patch, Session, Tap
+from ..mux import Patch, Tap
 from ..proxy_protocol import ProxyHeader, encode_v2
 from ..switchboard import Switchboard, TlsSocket
 from ..switchboard.endpoint import os_error
@@ -35,7 +35,6 @@ FULL_QUEUE_DELAY: Final = 0.01
 
 
 async def forward_on_board(
-    session: Session,
     visitors: Visitors,
     board: Switchboard,
     local: LocalAddress,
@@ -46,7 +45,7 @@ async def forward_on_board(
     on_exchange: OnExchange | None,
     health: ReportedHealth | None = None,
 ) -> None:
-    """Relay *visitors* until the session ends.  Cancelled, all of them are cut short."""
+    """Relay *visitors* until no more come.  Then, and when cancelled, all of them are cut short."""
     service = LocalService(local, trust)
     await service.resolve()
     forwarder = Forwarder(board, service, is_http=is_http, proxy_protocol=proxy_protocol, on_exchange=on_exchange)
@@ -57,7 +56,7 @@ async def forward_on_board(
             background.start_soon(partial(keep_checking, service, health, proxy_protocol=proxy_protocol))
         visitors.deliver_to(forwarder.visitor_arrived)
         try:
-            await session.wait_closed()
+            await visitors.wait_ended()
         finally:
             visitors.stop_delivery()
             forwarder.end()

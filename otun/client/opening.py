@@ -1,6 +1,5 @@
 """Opening tunnels on a server."""
 
-import socket
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, Literal
@@ -10,29 +9,21 @@ import trio
 
 from ..access.passwords import check_logins, hash_logins
 from ..access.rules import check_networks, check_required
-from ..addresses import (
-    LocalAddress,
-    LocalTarget,
-    TcpAddress,
-    is_loopback_host,
-    parse_local_target,
-    parse_server_address,
-)
+from ..addresses import LocalAddress, LocalTarget, TcpAddress, parse_local_target, parse_server_address
 from ..background import open_background
 from ..control.messages import Register
 from ..control.names import normalize_hostname, normalize_name
 from ..errors import ConfigurationError
 from ..http.forwarding import FieldEdits
-from ..mux import Session, open_board_session
 from ..switchboard import open_switchboard
 from ..tls.trust import Trust
-from .connecting import connect, encrypt, take_socket
+from .connecting import Connector
 from .health import HealthCheck
+from .lease import Lease
+from .link import Link
 from .proxies import ProxyAddress, parse_proxy
-from .registration import Registration, open_registration
 from .request_tap import OnExchange
 from .tunnel import Tunnel
-from .visitors import Dispatcher, Visitors
 
 DEFAULT_CONTROL_PORT: Final = 4443
 
@@ -119,6 +110,8 @@ async def open_tunnel(
     plaintext: bool = False,
     proxy: str | ProxyAddress | None = None,
     resume: str = "",
+    reconnect: bool = True,
+    max_retries: int | None = None,
 ) -> AsyncIterator[Tunnel]:
     """Open a tunnel on *server*, `HOST` or `HOST:PORT` of its control port, until the body ends.
 
@@ -133,16 +126,30 @@ async def open_tunnel(
     Without *trust*, the server's certificate must be for its name and from one of the system's authorities.  Nothing is
     said before that is clear.
 
+    A server that is lost later is looked for until it is found again, and has the tunnel as before, with the same name
+    or port.  That ends when it refuses the tunnel for good, and after *max_retries* attempts in one outage; at once
+    unless the tunnel is to *reconnect*.  Such an end does not interrupt the body: `accept` and `forward` raise
+    `SessionClosed`.  Whatever happens then, a certificate that is not trusted included, is taken for a fault on the way
+    that passes.
+
     Raises `otun.errors.ServerUnreachable`, `ServerNotTrusted`, `RegistrationRefused` (`TokenRefused`, `NameTaken`,
-    `NotAllowed` or `InvalidRegistration`), `TunnelUnprotected`, `InvalidName`, `AddressError` or `ConfigurationError`;
-    the body's exceptions come out as they are.  A tunnel that is lost does not interrupt the body: `accept` and
-    `forward` raise `SessionClosed`.
+    `NotAllowed` or `InvalidRegistration`), `TunnelUnprotected`, `InvalidName`, `AddressError` or `ConfigurationError`
+    when the tunnel cannot be opened in the first place: that is tried once.  The body's exceptions come out as they
+    are.
     """
     settings = settings or TunnelSettings()
     if name is not None:
         settings = attrs.evolve(settings, name=name)
     async with open_tunnels(
-        server, [settings], token=token, trust=trust, plaintext=plaintext, proxy=proxy, resume=resume
+        server,
+        [settings],
+        token=token,
+        trust=trust,
+        plaintext=plaintext,
+        proxy=proxy,
+        resume=resume,
+        reconnect=reconnect,
+        max_retries=max_retries,
     ) as (tunnel,):
         yield tunnel
 
@@ -157,6 +164,8 @@ async def open_tunnels(
     plaintext: bool = False,
     proxy: str | ProxyAddress | None = None,
     resume: str = "",
+    reconnect: bool = True,
+    max_retries: int | None = None,
 ) -> AsyncIterator[tuple[Tunnel, ...]]:
     """Open several tunnels over one session, as `open_tunnel` does; if one of them is refused, all are.
 
@@ -168,38 +177,15 @@ async def open_tunnels(
         proxy = parse_proxy(proxy)
     if plaintext and trust is not None:
         raise ConfigurationError("without TLS nothing can be checked: plaintext and trust exclude each other")
-    requests = [await _request(number, tunnel, token) for number, tunnel in enumerate(settings)]
-    requests[0] = attrs.evolve(requests[0], resume=resume)
-    dispatcher = Dispatcher()
-    sock = take_socket(await connect(server, proxy=proxy))
-    stays_here = proxy is None and _stays_here(sock, server)
-    if not plaintext and (trust is not None or not stays_here):
-        sock = await encrypt(sock, server, trust or Trust())
-    async with open_switchboard() as board, open_board_session(board, sock, "client") as session:
-        visitors = [Visitors(session) for _ in requests]
-        for request, its_visitors in zip(requests, visitors, strict=True):
-            dispatcher.add(request.id, its_visitors)
-        async with (
-            open_registration(session, server, requests[0]) as registration,
-            _delivering(session, registration, dispatcher, visitors),
-        ):
-            granted = [registration.first, *[await registration.add(request) for request in requests[1:]]]
-            yield tuple(
-                Tunnel(session, registration, grant, its_visitors, board)
-                for grant, its_visitors in zip(granted, visitors, strict=True)
-            )
-
-
-def _stays_here(sock: socket.socket, server: TcpAddress) -> bool:
-    """Whether what is sent to *server*, through no proxy, cannot leave this machine.
-
-    Its name does not tell: `app.localhost` is what the name service says.
-    """
-    try:
-        reached: str = sock.getpeername()[0]
-    except OSError:  # It has gone already.
-        return False
-    return is_loopback_host(server.host) and is_loopback_host(reached)
+    leases = [Lease(await _request(number, tunnel, token)) for number, tunnel in enumerate(settings)]
+    async with open_switchboard() as board, open_background() as background:
+        connector = Connector(server=server, board=board, trust=trust, plaintext=plaintext, proxy=proxy)
+        link = Link(connector.open_session, server, leases, resume=resume, reconnect=reconnect, max_retries=max_retries)
+        await background.start(link.run)
+        try:
+            yield tuple(Tunnel(link, lease, board) for lease in leases)
+        finally:
+            await link.aclose()
 
 
 async def _request(number: int, settings: TunnelSettings, token: str | None) -> Register:
@@ -229,27 +215,6 @@ async def _request(number: int, settings: TunnelSettings, token: str | None) -> 
     )
 
 
-@asynccontextmanager
-async def _delivering(
-    session: Session, registration: Registration, dispatcher: Dispatcher, visitors: Sequence[Visitors]
-) -> AsyncIterator[None]:
-    """Give visitors to their tunnels until the body ends; tell them when the session has ended."""
-
-    async def watch() -> None:
-        await session.wait_closed()
-        for each in visitors:
-            each.session_ended()
-
-    dispatcher.has_headers = registration.first.stream_header
-    async with open_background() as background:
-        background.start_soon(watch)
-        session.deliver_to(dispatcher.stream_opened)
-        try:
-            yield
-        finally:
-            session.stop_delivery()
-
-
 async def forward(
     server: str | TcpAddress,
     local: str | int | LocalAddress | LocalTarget,
@@ -264,6 +229,8 @@ async def forward(
     proxy_protocol: bool = False,
     on_exchange: OnExchange | None = None,
     health: HealthCheck | None = None,
+    reconnect: bool = True,
+    max_retries: int | None = None,
     task_status: trio.TaskStatus[Tunnel] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Do a client's whole job: open a tunnel, and relay its visitors to *local* until it ends.
@@ -279,7 +246,15 @@ async def forward(
     if not settings.local:
         settings = attrs.evolve(settings, local=str(target))
     async with open_tunnel(
-        server, settings, name=name, token=token, trust=trust, plaintext=plaintext, proxy=proxy
+        server,
+        settings,
+        name=name,
+        token=token,
+        trust=trust,
+        plaintext=plaintext,
+        proxy=proxy,
+        reconnect=reconnect,
+        max_retries=max_retries,
     ) as tunnel:
         task_status.started(tunnel)
         local_trust = (local_trust or Trust()) if target.is_encrypted else None

@@ -33,9 +33,9 @@ class Registration:
 
     def __init__(self, channel: ControlChannel, session: Session, server: TcpAddress, granted: Registered) -> None:
         self.first: Registered = granted
+        self.server: TcpAddress = server
         self._channel = channel
         self._session = session
-        self._server = server
         self._requests: dict[str, _Request] = {}  # Those without an answer, by id.
         self._is_left = False
         self._farewell: str | None = None
@@ -51,7 +51,7 @@ class Registration:
         `SessionClosed`.
         """
         if not self.first.stream_header:
-            raise RegistrationRefused(f"the server at {self._server} takes one tunnel for each client, no more")
+            raise RegistrationRefused(f"the server at {self.server} takes one tunnel for each client, no more")
         pending = self._requests[request.id] = _Request()
         try:
             await self._channel.send(request)
@@ -69,29 +69,28 @@ class Registration:
                 raise refusal_of(refused)
         if self._session.is_closed:
             raise await self.end_error()
-        raise _no_answer(self._server)
+        raise _no_answer(self.server)
 
     async def end_error(self) -> SessionClosed:
         """Return why the tunnels have ended, in the server's words if it said any: with a code, as a `TunnelEnded`.
 
         The session must have ended.
         """
-        await self._has_ended.wait()
+        await self.wait_ended()
         if self._farewell is not None:
-            text = f"the server at {self._server} ended the tunnel: {self._farewell}"
+            text = f"the server at {self.server} ended the tunnel: {self._farewell}"
             return SessionClosed(text) if self._refusal is None else TunnelEnded(text, self._refusal)
         error = self._session.end_error()
         if self._is_left:
             return error
         reason = "it closed the connection" if error.is_clean else error
-        lost = SessionClosed(f"lost the server at {self._server}: {reason}", is_clean=error.is_clean, code=error.code)
+        lost = SessionClosed(f"lost the server at {self.server}: {reason}", is_clean=error.is_clean, code=error.code)
         lost.__cause__ = error
         return lost
 
-    @property
-    def is_left(self) -> bool:
-        """Whether it was we who ended the tunnels."""
-        return self._is_left
+    async def wait_ended(self) -> None:
+        """Wait until the server will say no more."""
+        await self._has_ended.wait()
 
     def leave(self) -> None:
         """Take note that we end the tunnels, if they have not ended already: then the server is not lost."""

@@ -2,14 +2,15 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeAlias
 
+import attrs
 import trio
 
 from ..errors import BadProxyHeader
-from ..mux import Session, Stream
+from ..mux import Session, SessionClosed, Stream
 from ..proxy_protocol import TUNNEL_ID, ProxyHeader, ProxyHeaderReader
 from ..yamux import StreamState, YamuxStream
 
@@ -19,43 +20,56 @@ OnVisitor: TypeAlias = Callable[[YamuxStream, ProxyHeader | None], None]
 """Takes a visitor's stream and sets its handler; the header says who the visitor is, if the server does."""
 
 
+@attrs.frozen(eq=False)
+class _Waiting:
+    """A visitor whom nobody has accepted yet."""
+
+    stream: Stream
+    header: ProxyHeader | None
+
+    @property
+    def has_gone(self) -> bool:
+        return self.stream.state is StreamState.RESET
+
+
 class Visitors:
     """The visitors of one tunnel: kept until they are accepted, or given to whoever wants them at once.
 
-    How many are kept is bounded by the session: those that nobody has accepted are not acknowledged.
+    They come by one session after the other.  How many are kept is bounded by the sessions: those that nobody has
+    accepted are not acknowledged, and those of a session that has ended have gone.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self) -> None:
         self._on_visitor: OnVisitor | None = None
-        self._unaccepted: deque[tuple[Stream, ProxyHeader | None]] = deque()
+        self._unaccepted: deque[_Waiting] = deque()
         self._acceptors = trio.lowlevel.ParkingLot()
+        self._ended = trio.Event()
 
-    def arrived(self, core: YamuxStream, header: ProxyHeader | None) -> None:
-        """A visitor has come: see that its stream has a handler."""
+    def arrived(self, session: Session, core: YamuxStream, header: ProxyHeader | None) -> None:
+        """A visitor has come by *session*: see that its stream has a handler."""
         if self._on_visitor is not None:
             self._on_visitor(core, header)
             return
-        if len(self._unaccepted) >= 2 * self._session.limits.accept_backlog:
+        if len(self._unaccepted) >= 2 * session.limits.accept_backlog:
             # At least half of them have gone: the session lets so many be there, and no more.
-            self._unaccepted = deque(one for one in self._unaccepted if one[0].state is not StreamState.RESET)
-        stream = Stream.opened_by_peer(self._session, core)
+            self._unaccepted = deque(one for one in self._unaccepted if not one.has_gone)
+        stream = Stream.opened_by_peer(session, core)
         stream.visitor = header.source if header is not None else None
-        self._unaccepted.append((stream, header))
+        self._unaccepted.append(_Waiting(stream, header))
         self._acceptors.unpark()
 
     async def accept(self) -> Stream:
-        """Wait for the next visitor.  Raises `SessionClosed`.  Cancelled, nobody is lost."""
+        """Wait for the next visitor.  Raises `SessionClosed` when no more will come.  Cancelled, nobody is lost."""
         if self._unaccepted:
             await trio.lowlevel.checkpoint()
         while True:
             while self._unaccepted:
-                stream, _ = self._unaccepted.popleft()
-                if stream.state is not StreamState.RESET:
-                    stream.acknowledge()
-                    return stream
-            if self._session.is_closed:
-                raise self._session.end_error()
+                waiting = self._unaccepted.popleft()
+                if not waiting.has_gone:
+                    waiting.stream.acknowledge()
+                    return waiting.stream
+            if self._ended.is_set():
+                raise SessionClosed("the tunnel has ended", is_clean=True)
             await self._acceptors.park()
 
     def deliver_to(self, on_visitor: OnVisitor) -> None:
@@ -67,17 +81,22 @@ class Visitors:
             raise trio.BusyResourceError("the tunnel's visitors are being forwarded already")
         self._on_visitor = on_visitor
         while self._unaccepted:
-            stream, header = self._unaccepted.popleft()
-            if stream.state is not StreamState.RESET:
-                stream.hand_over(partial(_deliver, on_visitor, header))
+            waiting = self._unaccepted.popleft()
+            if not waiting.has_gone:
+                waiting.stream.hand_over(partial(_deliver, on_visitor, waiting.header))
 
     def stop_delivery(self) -> None:
         """Keep visitors again."""
         self._on_visitor = None
 
-    def session_ended(self) -> None:
+    def end(self) -> None:
         """Nobody comes any more."""
+        self._ended.set()
         self._acceptors.unpark_all()
+
+    async def wait_ended(self) -> None:
+        """Wait until nobody comes any more."""
+        await self._ended.wait()
 
 
 def _deliver(on_visitor: OnVisitor, header: ProxyHeader | None, core: YamuxStream) -> None:
@@ -91,21 +110,18 @@ class Dispatcher:
     the first.
     """
 
-    def __init__(self) -> None:
-        self.has_headers: bool = False
-        self._visitors: dict[str, Visitors] = {}
-
-    def add(self, tunnel_id: str, visitors: Visitors) -> None:
-        """Give the streams of a tunnel to *visitors*."""
-        self._visitors[tunnel_id] = visitors
+    def __init__(self, session: Session, visitors: Mapping[str, Visitors], *, has_headers: bool) -> None:
+        self._session = session
+        self._visitors = visitors
+        self._has_headers = has_headers
 
     def stream_opened(self, core: YamuxStream) -> None:
         """The server has opened a stream."""
-        if self.has_headers:
+        if self._has_headers:
             _HeaderHandler(self, core)
         else:
             # The others, if there are any, will not be granted.
-            next(iter(self._visitors.values())).arrived(core, None)
+            next(iter(self._visitors.values())).arrived(self._session, core, None)
 
     def header_received(self, core: YamuxStream, header: ProxyHeader) -> None:
         """It is known whom a stream is for."""
@@ -115,7 +131,7 @@ class Dispatcher:
             logger.warning("a visitor was refused: the server sent it to the tunnel %r, which is not ours", tunnel_id)
             core.reset()
         else:
-            visitors.arrived(core, header)
+            visitors.arrived(self._session, core, header)
 
 
 class _HeaderHandler:

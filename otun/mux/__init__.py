@@ -2,7 +2,7 @@
 
 from .answer import Answer
 from .channel import ControlChannel
-from .errors import SessionClosed, StreamReset, TunnelEnded
+from .errors import SessionClosed, StreamReset, TunnelEnded, TunnelLost
 from .opening import open_board_session, open_session
 from .patch import Patch, PatchOwner, Tap
 from .serving import serve_streams
@@ -25,6 +25,7 @@ __all__ = [
     "StreamStatistics",
     "Tap",
     "TunnelEnded",
+    "TunnelLost",
     "open_board_session",
     "open_session",
     "serve_streams",

@@ -29,6 +29,17 @@ class TunnelEnded(SessionClosed):
         self.refusal = refusal
 
 
+class TunnelLost(SessionClosed):
+    """The server was lost, and a client's tunnels could not be opened again.
+
+    *error* is what was in the way last, such as a `ServerUnreachable` when the attempts in one outage were limited.
+    """
+
+    def __init__(self, message: str, error: OtunError) -> None:
+        super().__init__(message)
+        self.error = error
+
+
 class StreamReset(OtunError, trio.BrokenResourceError):
     """The peer ended one stream at once; what was under way on it is lost.  Some peers say why by a *code*."""
 

@@ -12,7 +12,7 @@ import attrs
 import pytest
 import trio
 
-from otun import SessionClosed, TcpAddress, Tunnel, TunnelSettings, forward, open_tunnel
+from otun import Session, SessionClosed, TcpAddress, Tunnel, TunnelSettings, forward, open_tunnel
 from otun.addresses import LocalAddress
 
 from ..server.harness import RunningServer
@@ -74,6 +74,11 @@ def public_address(server: RunningServer, tunnel: Tunnel) -> TcpAddress:
     return TcpAddress(url.hostname, url.port)
 
 
+def session_of(tunnel: Tunnel) -> Session:
+    """The client's end of the tunnel's newest session."""
+    return tunnel._link._contacts[-1].session
+
+
 def open_tcp_tunnel(server: RunningServer) -> AbstractAsyncContextManager[Tunnel]:
     """Open the tunnel `app`, which relays bytes as they are."""
     return open_tunnel(server.control, TunnelSettings(name="app", kind="tcp"))
@@ -90,7 +95,7 @@ async def forward_until_end(
 ) -> None:
     """`otun.forward`, but the server's end is no error."""
     with suppress(SessionClosed):
-        await forward(server, local, task_status=task_status, **options)
+        await forward(server, local, task_status=task_status, reconnect=False, **options)
 
 
 class Names(trio.abc.HostnameResolver):

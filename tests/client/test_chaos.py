@@ -15,7 +15,7 @@ from ..server.harness import open_descriptors
 from ..server.raw_client import see_no_streams_left
 from ..server.services import receive_head, response
 from ..server.visitors import Responses, connect, parse, request, reset
-from .support import blocks, kinds
+from .support import blocks, kinds, session_of
 
 COUNT = 150
 
@@ -191,6 +191,6 @@ async def test_all_kinds_of_visitors_at_once(
     with trio.fail_after(10):
         await see_no_streams_left(server_sessions[0])
         while len(open_descriptors()) > len(before):
-            await place.tunnel._session.ping()
+            await session_of(place.tunnel).ping()
     gc.collect()
     assert not [record.getMessage() for record in caplog.records]

@@ -12,15 +12,15 @@ from ..server.harness import RunningServer
 from ..server.raw_client import stream_count
 from ..server.services import answering, receive_head, response
 from ..server.visitors import connect, receive_answer, request, reset
-from .support import kinds, public_address
+from .support import kinds, public_address, session_of
 
 
 async def wait_for_visitors(tunnel: Tunnel, count: int) -> None:
     """Wait until the client knows of so many visitors."""
     with trio.fail_after(10):
-        while stream_count(tunnel._session) < 1 + count:
-            await tunnel._session.ping()
-    await tunnel._session.ping()
+        while stream_count(session_of(tunnel)) < 1 + count:
+            await session_of(tunnel).ping()
+    await session_of(tunnel).ping()
 
 
 @kinds
@@ -89,8 +89,8 @@ async def test_who_left_before_forward_was_called_does_no_harm(server: RunningSe
 
 async def test_those_who_left_before_they_were_accepted_are_not_kept(autojump_clock) -> None:
     async with session_pair() as (client, server):
-        visitors = Visitors(client)
-        client.deliver_to(lambda core: visitors.arrived(core, None))
+        visitors = Visitors()
+        client.deliver_to(lambda core: visitors.arrived(client, core, None))
         for _ in range(1000):
             (await server.open_stream()).reset()
             await server.ping()

@@ -15,7 +15,7 @@ from .support import Use, accept_one, forward_it, uses
 async def test_a_server_that_stops_ends_whatever_uses_the_tunnel(
     server: RunningServer, nursery: trio.Nursery, use: Use
 ) -> None:
-    async with open_tunnel(server.control, name="app") as tunnel:
+    async with open_tunnel(server.control, name="app", reconnect=False) as tunnel:
         nursery.start_soon(server.stop)
         with pytest.raises(SessionClosed) as caught:
             await use(tunnel)
@@ -27,7 +27,7 @@ async def test_a_server_that_stops_ends_whatever_uses_the_tunnel(
 async def test_serving_a_tunnel_that_is_closed_here_ends_without_an_error(
     server: RunningServer, nursery: trio.Nursery
 ) -> None:
-    async with open_tunnel(server.control, name="app") as tunnel:
+    async with open_tunnel(server.control, name="app", reconnect=False) as tunnel:
         nursery.start_soon(tunnel.aclose)
         await tunnel.serve(receive_head)
 
@@ -35,7 +35,7 @@ async def test_serving_a_tunnel_that_is_closed_here_ends_without_an_error(
 async def test_forward_as_a_whole_raises_it_too(server: RunningServer, nursery: trio.Nursery) -> None:
     async def stop_when_open(task_status: trio.TaskStatus[Tunnel]) -> None:
         with pytest.raises(SessionClosed):
-            await forward(server.control, 3000, name="app", task_status=task_status)
+            await forward(server.control, 3000, name="app", reconnect=False, task_status=task_status)
         ended.set()
 
     ended = trio.Event()
@@ -47,7 +47,7 @@ async def test_forward_as_a_whole_raises_it_too(server: RunningServer, nursery: 
 
 
 async def test_a_lost_tunnel_does_not_interrupt_the_body(server: RunningServer) -> None:
-    async with open_tunnel(server.control, name="app") as tunnel:
+    async with open_tunnel(server.control, name="app", reconnect=False) as tunnel:
         await server.stop()
         with pytest.raises(SessionClosed):
             await tunnel.accept()
@@ -116,7 +116,7 @@ async def test_however_the_server_ends_the_tunnel_the_client_notices(engine, sta
 
     may_end = trio.Event()
     service = await start_service(serve)
-    async with open_tunnel(service.address) as tunnel:
+    async with open_tunnel(service.address, reconnect=False) as tunnel:
         may_end.set()
         with trio.fail_after(10), pytest.raises(SessionClosed) as caught:
             await use(tunnel)
@@ -130,7 +130,7 @@ async def test_however_the_server_ends_the_tunnel_the_client_notices(engine, sta
 
 @pytest.mark.parametrize("use", [forward_it, accept_one], ids=lambda use: use.__name__)
 async def test_a_tunnel_that_we_have_ended_has_not_lost_its_server(server: RunningServer, use: Use) -> None:
-    async with open_tunnel(server.control, name="app") as tunnel:
+    async with open_tunnel(server.control, name="app", reconnect=False) as tunnel:
         pass
     async with open_tunnel(server.control, name="app") as another:
         await another.aclose()

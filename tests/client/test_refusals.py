@@ -107,7 +107,7 @@ async def ended_with(start_service: StartService, farewell: dict[str, object]) -
 
     may_end = trio.Event()
     server = (await start_service(serve)).address
-    async with open_tunnel(server) as tunnel:
+    async with open_tunnel(server, reconnect=False) as tunnel:
         may_end.set()
         yield tunnel
 

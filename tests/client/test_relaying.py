@@ -12,7 +12,7 @@ from otun.client.opening import TunnelKind
 from ..server.raw_client import see_no_streams_left
 from ..server.services import answer_with_target, receive_all, receive_head, response
 from ..server.visitors import Responses, ask, connect, fetch, parse, receive_answer, receive_exactly, request, reset
-from .support import MIB, blocks, digest_of, kinds, receive_digest
+from .support import MIB, blocks, digest_of, kinds, receive_digest, session_of
 
 
 async def test_the_service_gets_the_very_bytes_that_the_visitor_sent(tunnel_to) -> None:
@@ -260,4 +260,4 @@ async def test_visitors_who_leave_early_leave_no_stream_and_no_connection(
     with trio.fail_after(10):
         await see_no_streams_left(server_sessions[0])
         while place.service.connections:
-            await place.tunnel._session.ping()
+            await session_of(place.tunnel).ping()

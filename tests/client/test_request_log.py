@@ -96,7 +96,7 @@ async def ask_in_pieces(start_service, local: LocalAddress, *pieces: bytes, log:
     received: list[bytes] = []
     service = await start_service(serve)
     with pytest.raises(SessionClosed):
-        await forward(service.address, local, on_exchange=log)
+        await forward(service.address, local, on_exchange=log, reconnect=False)
     return received[0]
 
 

@@ -8,7 +8,7 @@ from otun import TcpAddress
 from ..server.harness import RunningServer
 from ..server.services import receive_head, response
 from ..server.visitors import connect, fetch, receive_answer, request
-from .support import ForwardTo
+from .support import ForwardTo, session_of
 
 
 async def test_a_service_that_does_not_accept_gives_a_504_page_in_the_end(
@@ -28,7 +28,7 @@ async def test_a_visitor_who_leaves_while_the_service_does_not_accept_leaves_not
     tunnel = await forward_to(full_port)
     async with await connect(server.public) as visitor:
         await visitor.send_all(request())
-        await tunnel._session.ping()
+        await session_of(tunnel).ping()
     assert "open" in repr(tunnel)
 
 

@@ -13,7 +13,7 @@ from otun.server.visitor import HEAD_READ_SIZE, Visitor
 
 from ..server.services import receive_head, response
 from ..server.visitors import connect, fetch, receive_answer, receive_exactly, request
-from .support import MIB, blocks, digest_of, kinds, receive_digest
+from .support import MIB, blocks, digest_of, kinds, receive_digest, session_of
 
 WINDOW: Final = MIB
 
@@ -162,5 +162,5 @@ async def test_a_stalled_visitor_who_leaves_frees_what_he_held(tunnel_to, kind: 
         await fetch_often(place, 20)
     with trio.fail_after(10):
         while place.service.connections:
-            await place.tunnel._session.ping()
+            await session_of(place.tunnel).ping()
     await fetch_often(place, 20)

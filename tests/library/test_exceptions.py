@@ -6,7 +6,7 @@ import pytest
 import trio
 
 import otun
-from otun import OtunError, Role, SessionClosed, open_session, open_tunnel
+from otun import Lost, OtunError, Role, SessionClosed, open_session, open_tunnel
 from otun.mux import StreamReset
 
 from ..server.harness import RunningServer, loopback_settings
@@ -34,7 +34,7 @@ async def test_so_do_those_that_are_no_errors(server: RunningServer, error: Base
 
 async def test_the_bodys_exception_leaves_although_the_server_has_gone(server: RunningServer) -> None:
     async def lose_it() -> None:
-        async with open_tunnel(server.control) as tunnel:
+        async with open_tunnel(server.control, reconnect=False) as tunnel:
             await server.stop()
             with pytest.raises(SessionClosed):
                 await tunnel.accept()
@@ -44,9 +44,22 @@ async def test_the_bodys_exception_leaves_although_the_server_has_gone(server: R
         await lose_it()
 
 
-async def test_a_session_closed_that_the_body_does_not_catch_leaves_as_it_is(server: RunningServer) -> None:
+async def test_the_bodys_exception_leaves_while_the_server_is_looked_for(server: RunningServer) -> None:
     async def lose_it() -> None:
         async with open_tunnel(server.control) as tunnel:
+            events = tunnel.events()
+            await server.stop()
+            while not isinstance(await anext(events), Lost):
+                pass
+            raise OwnError
+
+    with pytest.raises(OwnError):
+        await lose_it()
+
+
+async def test_a_session_closed_that_the_body_does_not_catch_leaves_as_it_is(server: RunningServer) -> None:
+    async def lose_it() -> None:
+        async with open_tunnel(server.control, reconnect=False) as tunnel:
             await server.stop()
             await tunnel.accept()
 

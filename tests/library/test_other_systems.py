@@ -7,14 +7,18 @@ import pytest
 
 # Trio itself needs epoll on Linux: it is imported before, and gets everything back after otun has looked for it.
 PROGRAM = """
-import errno, select, socket, sys
+import errno, select, socket, sys, time
 from functools import partial
 import trio
 
 of_epoll = {name: value for name, value in vars(select).items() if name.lower().startswith("epoll")}
 for module, names in {
     select: of_epoll,
-    socket: ["SOCK_NONBLOCK", "SOCK_CLOEXEC", "TCP_NOTSENT_LOWAT", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT"],
+    socket: [
+        *["SOCK_NONBLOCK", "SOCK_CLOEXEC", "TCP_NOTSENT_LOWAT", "TCP_USER_TIMEOUT"],
+        *["TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT"],
+    ],
+    time: ["CLOCK_BOOTTIME"],
     errno: ["ENONET"],
 }.items():
     for name in names:

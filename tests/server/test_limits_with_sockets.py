@@ -59,7 +59,7 @@ async def test_without_heartbeats_our_client_is_told_why_its_tunnel_has_ended(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shorten(monkeypatch, "silence_deadline", 0.2)
-    async with open_tunnel(server.control, name="app") as tunnel:
+    async with open_tunnel(server.control, name="app", reconnect=False) as tunnel:
         with trio.fail_after(5), pytest.raises(SessionClosed, match="heartbeat"):
             await tunnel.accept()
 
