@@ -1,15 +1,17 @@
 """`otun client` and its short forms `otun http`, `otun tcp` and `otun start`: the part beside the local service."""
 
+import logging
 import os
-from functools import partial
-from typing import Annotated
+from typing import Annotated, Final
 
 import attrs
 import trio
 import typer
 
 from ..addresses import LocalAddress, LocalTarget, parse_local_address, parse_local_target
-from ..client import TunnelKind, open_tunnels
+from ..background import open_background
+from ..client import Connected, OnExchange, Tunnel, TunnelKind, open_tunnels
+from ..mux.errors import SessionClosed
 from .connection import (
     CaOption,
     ClientCertOption,
@@ -37,6 +39,7 @@ from .options import (
 )
 from .output import Output, open_stdout
 from .proxies import ProxyOption
+from .reconnecting import DrainOption, Endurance, MaxRetriesOption, ReconnectOption, read_endurance
 from .request_log import open_request_printer
 from .signals import run_until_signal
 from .tunnels import (
@@ -65,6 +68,8 @@ from .visitor_rules import (
     refuse_unused_rules,
 )
 
+logger: logging.Logger = logging.getLogger(__name__)
+
 LocalOption = Annotated[
     str | None,
     typer.Option(metavar="TARGET", help="The local service: PORT, HOST:PORT, https://HOST:PORT or unix:PATH."),
@@ -88,6 +93,9 @@ LogRequestsOption = Annotated[
     ),
 ]
 
+_NOTICED_WAIT: Final = 0.5
+"""Seconds after which people wonder why the program does not end."""
+
 
 @attrs.frozen(kw_only=True)
 class ClientOptions:
@@ -95,6 +103,7 @@ class ClientOptions:
 
     connection: Connection
     tunnels: tuple[LocalTunnel, ...]
+    endurance: Endurance = attrs.field(factory=Endurance)
     log_requests: bool | None = None
 
 
@@ -111,6 +120,9 @@ def client(
     client_cert: ClientCertOption = None,
     client_key: ClientKeyOption = None,
     proxy: ProxyOption = None,
+    reconnect: ReconnectOption = None,
+    max_retries: MaxRetriesOption = None,
+    drain: DrainOption = None,
     hostname: HostnameOption = None,
     path: PathOption = None,
     host_header: HostHeaderOption = None,
@@ -149,6 +161,9 @@ def http(
     client_cert: ClientCertOption = None,
     client_key: ClientKeyOption = None,
     proxy: ProxyOption = None,
+    reconnect: ReconnectOption = None,
+    max_retries: MaxRetriesOption = None,
+    drain: DrainOption = None,
     hostname: HostnameOption = None,
     path: PathOption = None,
     host_header: HostHeaderOption = None,
@@ -188,6 +203,9 @@ def tcp(
     client_cert: ClientCertOption = None,
     client_key: ClientKeyOption = None,
     proxy: ProxyOption = None,
+    reconnect: ReconnectOption = None,
+    max_retries: MaxRetriesOption = None,
+    drain: DrainOption = None,
     group: GroupOption = None,
     proxy_protocol: ProxyProtocolOption = None,
     allow_ip: AllowIpOption = None,
@@ -215,6 +233,9 @@ def tls(
     client_cert: ClientCertOption = None,
     client_key: ClientKeyOption = None,
     proxy: ProxyOption = None,
+    reconnect: ReconnectOption = None,
+    max_retries: MaxRetriesOption = None,
+    drain: DrainOption = None,
     group: GroupOption = None,
     proxy_protocol: ProxyProtocolOption = None,
     allow_ip: AllowIpOption = None,
@@ -240,6 +261,9 @@ def start(
     client_cert: ClientCertOption = None,
     client_key: ClientKeyOption = None,
     proxy: ProxyOption = None,
+    reconnect: ReconnectOption = None,
+    max_retries: MaxRetriesOption = None,
+    drain: DrainOption = None,
     log_requests: LogRequestsOption = None,
     config: ConfigOption = None,
     log_level: LogLevelOption = None,
@@ -274,7 +298,8 @@ def run_client(common: CommonFlags, flags: dict[str, Value], *, kind: TunnelKind
 
 
 def _run(options: ClientOptions) -> None:
-    run_until_signal(partial(forward_and_report, options, open_stdout()))
+    client = ForwardingClient(options, open_stdout())
+    run_until_signal(client.run, finish=client.finish)
 
 
 def read_client_options(
@@ -284,43 +309,90 @@ def read_client_options(
     return ClientOptions(
         connection=connection or read_connection(layers),
         tunnels=tunnels,
+        endurance=read_endurance(layers),
         log_requests=layers.read("log_requests", parse_switch),
     )
 
 
-async def forward_and_report(options: ClientOptions, output: Output) -> None:
-    """Relay visitors until cancelled; say on *output* under which URLs, and what they asked for.
+class ForwardingClient:
+    """A client's whole job: relays visitors, and says on *output* under which URLs, and what they asked for."""
 
-    Raises what `otun.client.open_tunnels` and `otun.Tunnel.forward` raise, in groups.
-    """
-    connection = options.connection
-    is_logging = output.is_terminal if options.log_requests is None else options.log_requests
-    async with (
-        open_request_printer(output) as printer,
-        open_tunnels(
-            connection.server,
-            [tunnel.settings for tunnel in options.tunnels],
-            token=connection.token,
-            trust=connection.trust,
-            plaintext=connection.plaintext,
-            proxy=connection.proxy,
-            reconnect=False,
-        ) as tunnels,
-        trio.open_nursery() as nursery,
-    ):
-        on_exchange = printer.exchange_finished if is_logging else None
-        for tunnel, asked in zip(tunnels, options.tunnels, strict=True):
-            nursery.start_soon(
-                partial(
-                    tunnel.forward_to,
-                    asked.local.address,
-                    trust=asked.trust,
-                    proxy_protocol=asked.proxy_protocol,
-                    on_exchange=on_exchange,
-                    health=asked.health,
-                )
+    def __init__(self, options: ClientOptions, output: Output) -> None:
+        self._options = options
+        self._output = output
+        self._tunnels: tuple[Tunnel, ...] = ()
+        self._finishing = trio.Event()
+
+    async def run(self) -> None:
+        """Relay visitors until cancelled, or until the last one has left after `finish`.
+
+        Raises what `otun.client.open_tunnels` and `otun.Tunnel.forward` raise, in groups.
+        """
+        options, output = self._options, self._output
+        connection, endurance = options.connection, options.endurance
+        is_logging = output.is_terminal if options.log_requests is None else options.log_requests
+        async with (
+            open_request_printer(output) as printer,
+            open_tunnels(
+                connection.server,
+                [tunnel.settings for tunnel in options.tunnels],
+                token=connection.token,
+                trust=connection.trust,
+                plaintext=connection.plaintext,
+                proxy=connection.proxy,
+                reconnect=endurance.reconnect,
+                max_retries=endurance.max_retries,
+            ) as self._tunnels,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(self._drain, nursery.cancel_scope)
+            on_exchange = printer.exchange_finished if is_logging else None
+            for tunnel, asked in zip(self._tunnels, options.tunnels, strict=True):
+                nursery.start_soon(self._forward, tunnel, asked, on_exchange)
+                output.write_line(describe_tunnel(tunnel.url, asked.local, is_terminal=output.is_terminal))
+                nursery.start_soon(self._report_moves, tunnel, asked, tunnel.url)
+
+    async def _forward(self, tunnel: Tunnel, asked: LocalTunnel, on_exchange: OnExchange | None) -> None:
+        try:
+            await tunnel.forward_to(
+                asked.local.address,
+                trust=asked.trust,
+                proxy_protocol=asked.proxy_protocol,
+                on_exchange=on_exchange,
+                health=asked.health,
             )
-            output.write_line(describe_tunnel(tunnel.url, asked.local, is_terminal=output.is_terminal))
+        except SessionClosed:
+            if not self._finishing.is_set():
+                raise
+
+    async def _report_moves(self, tunnel: Tunnel, asked: LocalTunnel, url: str) -> None:
+        """Say when the server that was lost has given the tunnel another URL than *url*."""
+        async for event in tunnel.events():
+            if isinstance(event, Connected) and event.url != url:
+                url = event.url
+                line = describe_tunnel(url, asked.local, is_terminal=self._output.is_terminal)
+                await trio.to_thread.run_sync(self._output.write_line, line, abandon_on_cancel=True)
+
+    def finish(self) -> bool:
+        """Have `run` return when visitors have finished, for which they have some time; false if there are none yet."""
+        if not self._tunnels:
+            return False
+        self._finishing.set()
+        return True
+
+    async def _drain(self, running: trio.CancelScope) -> None:
+        await self._finishing.wait()
+        async with open_background() as background:
+            background.start_soon(self._explain_waiting)
+            with trio.move_on_after(self._options.endurance.drain) as patience:
+                await self._tunnels[0].drain()
+        if patience.cancelled_caught:
+            logger.warning("visitors who had not finished were cut short")
+        running.cancel()
+
+    async def _explain_waiting(self) -> None:
+        await trio.sleep(_NOTICED_WAIT)
+        logger.info("visitors have %g s to finish; another signal ends them at once", self._options.endurance.drain)
 
 
 def describe_tunnel(url: str, local: LocalTarget | LocalAddress, *, is_terminal: bool) -> str:

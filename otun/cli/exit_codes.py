@@ -4,13 +4,14 @@
 1    failed: an address is taken, a demo went wrong, an error in otun itself
 2    used wrongly: an unknown option, a bad address, a configuration file with a mistake
 3    refused: the server did not accept the registration, or not the rules for visitors, or has ended the tunnel
-4    no connection: the server was not reached, or the session with it has ended
+4    no connection: the server was not reached, or was lost and not found again
 5    not trusted: the server's certificate is not the right one
 6    the token is refused: it is missing, wrong, expired or revoked
 7    taken: the name, host name or port is in use, which may end, or reserved for somebody else
 130  interrupted by Ctrl-C (SIGINT)
 
-A server that has ended a tunnel, and says that the same client may come back, counts as one that was lost.
+A server that has ended a tunnel, and says that the same client may come back, counts as one that was lost.  A client
+that gives up looking for a lost server ends by what was in the way last.
 """
 
 import signal
@@ -26,7 +27,7 @@ from ..errors import (
     TokenRefused,
     TunnelUnprotected,
 )
-from ..mux.errors import SessionClosed, TunnelEnded
+from ..mux.errors import SessionClosed, TunnelEnded, TunnelLost
 
 
 class ExitCode(IntEnum):
@@ -50,7 +51,7 @@ Exit codes:
   1    failed, for instance because an address is taken
   2    wrong usage or configuration
   3    refused by the server
-  4    server not reached, or the connection to it lost
+  4    server not reached, or lost and not found again
   5    server not trusted: its certificate is not the right one
   6    the token is refused: missing, wrong, expired or revoked
   7    the name or port is in use, or reserved for somebody else
@@ -74,6 +75,8 @@ def exit_code_for(error: BaseException) -> ExitCode:
             return ExitCode.REFUSED
         case TunnelEnded(refusal=refusal) if not refusal.is_retryable:
             return exit_code_for(refusal)
+        case TunnelLost(error=problem):
+            return exit_code_for(problem)
         case ServerNotTrusted():
             return ExitCode.NOT_TRUSTED
         case ServerUnreachable() | SessionClosed():

@@ -98,6 +98,9 @@ class ClientTable(TunnelKeys):
     client_cert: str | None = None
     client_key: str | None = None
     proxy: str | None = None
+    reconnect: bool | None = None
+    max_retries: int | None = None
+    drain: str | None = None
     log_requests: bool | None = None
     log_level: str | None = None
 

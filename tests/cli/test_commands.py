@@ -16,7 +16,7 @@ from otun.cli import main
 from otun.cli.client import describe_tunnel
 from otun.cli.server import describe_client, is_open_to_others
 from otun.cli.state import default_state_folder
-from otun.client import TunnelSettings
+from otun.client import Connected, TunnelEvent, TunnelSettings
 from otun.errors import (
     InvalidName,
     ListenError,
@@ -65,6 +65,10 @@ class FailingTunnel:
         self.seen.append((self.server, local, self.settings.name, self.token))
         await trio.lowlevel.checkpoint()
         raise self.error
+
+    async def events(self) -> AsyncIterator[TunnelEvent]:
+        await trio.sleep_forever()
+        yield Connected(self.url)
 
 
 def make_tunnels_fail(monkeypatch: pytest.MonkeyPatch, error: Exception, *, at_once: bool = False) -> list[Call]:

@@ -58,9 +58,12 @@ def test_who_waits_in_vain_is_told_when_to_come_again(start: Start, local_port: 
     server.stop()
 
 
-def test_a_client_that_leaves_is_not_waited_for(start: Start, local_port: int) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_client_that_leaves_is_not_waited_for(
+    start: Start, local_port: int, number: signal.Signals, code: int
+) -> None:
     server = run_server(start, "--hold", "5m")
-    assert opens(start, server, local_port).signal(signal.SIGTERM).code == 0
+    assert opens(start, server, local_port).signal(number).code == code
     assert Visit(server).ended() == (404, "no_tunnel_yet")
     server.stop()
 

@@ -203,11 +203,11 @@ def test_a_closed_pipe_does_not_end_the_tunnel(
     assert (ended.code, ended.stderr) == (0, "")
 
 
-def test_a_lost_server_is_one_line_and_exit_code_4(
+def test_a_lost_server_that_is_not_looked_for_is_one_line_and_exit_code_4(
     start: "Start", start_server: "Callable[..., tuple[Program, Addresses]]"
 ) -> None:
     server, addresses = start_server()
-    client = start("http", "9", "--server", addresses.control, "--log-level", "error")
+    client = start("http", "9", "--server", addresses.control, "--log-level", "error", "--no-reconnect")
     client.read_line()
     server.signal(signal.SIGKILL)
     ended = client.wait()

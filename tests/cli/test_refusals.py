@@ -215,7 +215,7 @@ async def test_a_server_that_ends_the_tunnel_is_a_line_and_a_code_for_its_reason
     is_open = trio.Event()
     (listener,) = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
     server = f"127.0.0.1:{listener.socket.getsockname()[1]}"
-    client = start("http", "9", "--server", server, "--log-level", "error")
+    client = start("http", "9", "--server", server, "--log-level", "error", "--no-reconnect")
     assert await trio.to_thread.run_sync(client.read_line) == "http://app.example"
     is_open.set()
     ended = await trio.to_thread.run_sync(client.wait)

@@ -4,8 +4,6 @@ import contextlib
 import http.client
 import json
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 
-from .running import RunningServer, complaint, run_client, run_server, see_tunnel, visit
+from .running import complaint, run_client, run_server, see_tunnel, visit
 
 if TYPE_CHECKING:
     from .conftest import Program
@@ -22,37 +20,6 @@ if TYPE_CHECKING:
     Start = Callable[..., Program]
 
 CONNECTIONS = 20
-
-# STAND-IN for a client that reconnects: to be replaced by `otun http`, once that does so by itself.  At a GoAway, it
-# opens the tunnel anew, and serves the visitors of the old session for as long as the server keeps that.
-RECONNECTING_CLIENT = """
-import sys, trio
-from otun import Session, SessionClosed, open_tunnel
-
-went_away = Session.went_away
-def note(session, code):
-    went_away(session, code)
-    news.set()
-Session.went_away = note
-
-async def serve(server, port):
-    async with open_tunnel(server, name="app", plaintext=True) as tunnel:
-        print(tunnel.url, flush=True)
-        try:
-            await tunnel.forward("127.0.0.1", int(port))
-        except SessionClosed:
-            pass
-
-async def main(server, port):
-    global news
-    async with trio.open_nursery() as nursery:
-        while True:
-            news = trio.Event()
-            nursery.start_soon(serve, server, port)
-            await news.wait()
-
-trio.run(main, *sys.argv[1:])
-"""
 
 
 @attrs.define
@@ -108,30 +75,10 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-@pytest.fixture
-def start_reconnecting(environment: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
-    with contextlib.ExitStack() as stack:
-
-        def start(server: RunningServer, port: int) -> str:
-            process = stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-c", RECONNECTING_CLIENT, server.control, str(port)],
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
-            stack.callback(process.kill)
-            assert process.stdout is not None
-            return process.stdout.readline().strip()
-
-        yield start
-
-
-def test_a_replacement_under_load_loses_no_request(
-    start: "Start", start_reconnecting: Callable[..., str], state: Path, local_port: int
-) -> None:
+def test_a_replacement_under_load_loses_no_request(start: "Start", state: Path, local_port: int) -> None:
     old = run_server(start, "--state", str(state), "--log-level", "info")
-    url = start_reconnecting(old, local_port)
+    client = run_client(start, old, "http", str(local_port), "--name", "app")
+    url = see_tunnel(client)
     load = Load(old.public, url.partition("//")[2])
     with load.running():
         load.wait_for(200)
@@ -144,11 +91,11 @@ def test_a_replacement_under_load_loses_no_request(
     assert ended.code == 0
     assert "drained: nobody was cut short" in ended.stderr
     assert load.lost == []
-    # Before its client has come back, a tunnel is not there: until visitors are held, they may be told so.
-    assert set(load.answers) <= {200, 404}
-    assert set(load.answers[-200:]) == {200}
+    assert set(load.answers) == {200}  # Before its client has come back, they wait for it.
     assert load.connects >= 2 * CONNECTIONS
     assert visit(new, url) == (200, b"hello")
+    left = client.signal(signal.SIGTERM)
+    assert (left.code, left.stderr.count("connected again")) == (0, 1)
 
 
 def test_the_new_server_is_the_one_that_commands_reach(start: "Start", state: Path) -> None:

@@ -12,7 +12,7 @@ import trio
 
 import otun.cli.client
 import otun.cli.server
-from otun import HttpTimeouts, ProxyAddress, ServerSettings, TunnelSettings
+from otun import Connected, HttpTimeouts, ProxyAddress, ServerSettings, TunnelEvent, TunnelSettings
 from otun.addresses import LocalAddress, TcpAddress, UnixAddress
 from otun.cli import main
 from otun.cli.state import default_state_folder
@@ -43,6 +43,10 @@ class FakeTunnel:
         self.asked.forwarded.append((local, proxy_protocol))
         await trio.lowlevel.checkpoint()
         raise ServerUnreachable("the fake server has gone")
+
+    async def events(self) -> AsyncIterator[TunnelEvent]:
+        await trio.sleep_forever()
+        yield Connected(self.url)
 
 
 @pytest.fixture
