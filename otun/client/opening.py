@@ -1,6 +1,7 @@
 """Opening tunnels on a server."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+import random
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, Literal
 
@@ -15,9 +16,10 @@ from ..control.messages import Register
 from ..control.names import normalize_hostname, normalize_name
 from ..errors import ConfigurationError
 from ..http.forwarding import FieldEdits
-from ..switchboard import open_switchboard
+from ..switchboard import Switchboard, open_switchboard
 from ..tls.trust import Trust
 from .connecting import Connector
+from .contact import OpenSession
 from .health import HealthCheck
 from .lease import Lease
 from .link import Link
@@ -177,10 +179,43 @@ async def open_tunnels(
         proxy = parse_proxy(proxy)
     if plaintext and trust is not None:
         raise ConfigurationError("without TLS nothing can be checked: plaintext and trust exclude each other")
-    leases = [Lease(await _request(number, tunnel, token)) for number, tunnel in enumerate(settings)]
-    async with open_switchboard() as board, open_background() as background:
+    async with open_switchboard() as board:
         connector = Connector(server=server, board=board, trust=trust, plaintext=plaintext, proxy=proxy)
-        link = Link(connector.open_session, server, leases, resume=resume, reconnect=reconnect, max_retries=max_retries)
+        async with open_tunnels_over(
+            connector.open_session,
+            board,
+            server,
+            settings,
+            token=token,
+            resume=resume,
+            reconnect=reconnect,
+            max_retries=max_retries,
+        ) as tunnels:
+            yield tunnels
+
+
+@asynccontextmanager
+async def open_tunnels_over(
+    open_session: OpenSession,
+    board: Switchboard,
+    server: TcpAddress,
+    settings: Sequence[TunnelSettings],
+    *,
+    token: str | None = None,
+    resume: str = "",
+    reconnect: bool = True,
+    max_retries: int | None = None,
+    random: Callable[[], float] = random.random,
+) -> AsyncIterator[tuple[Tunnel, ...]]:
+    """Do the same over sessions that *open_session* opens, and call the other end *server*.
+
+    *random* is as for `otun.client.backoff.Backoff`.
+    """
+    leases = [Lease(await _request(number, tunnel, token)) for number, tunnel in enumerate(settings)]
+    link = Link(
+        open_session, server, leases, resume=resume, reconnect=reconnect, max_retries=max_retries, random=random
+    )
+    async with open_background() as background:
         await background.start(link.run)
         try:
             yield tuple(Tunnel(link, lease, board) for lease in leases)

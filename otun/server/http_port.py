@@ -65,9 +65,9 @@ class HttpPort:
         self._max_connections = settings.max_connections
         self._trusted = settings.trusted_proxies
 
-    def visitor_connected(self, sock: socket.socket) -> None:
-        """Take a new connection, or turn it away."""
-        peer = self.admit(sock)
+    def visitor_connected(self, sock: socket.socket, peer: TcpAddress | None = None) -> None:
+        """Take a new connection, or turn it away; it is from *peer*, if it cannot tell itself."""
+        peer = self.admit(sock, peer)
         if peer is None:
             return
         if self.trusts(peer.host):
@@ -78,12 +78,14 @@ class HttpPort:
     def _take_over(self, other: Endpoint, peer: TcpAddress, received: bytes) -> None:
         Visitor(self, other.sock, peer, unread=received).take_over(other)
 
-    def admit(self, sock: socket.socket, *, speaks_http: bool = True) -> TcpAddress | None:
+    def admit(
+        self, sock: socket.socket, peer: TcpAddress | None = None, *, speaks_http: bool = True
+    ) -> TcpAddress | None:
         """Count a new connection and return where it comes from; None if it is turned away, or has gone already."""
         if self.visitors >= self._max_connections:
             self._turn_away(sock, speaks_http=speaks_http)
             return None
-        peer = peer_or_close(sock)
+        peer = peer or peer_or_close(sock)
         if peer is None:
             return None
         if self.bans.turns_away(peer):

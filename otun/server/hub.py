@@ -1,6 +1,8 @@
 """Where clients and visitors meet: the ports by which both come in, and the tunnels that are open."""
 
 import socket
+from itertools import islice
+from typing import Final
 
 import trio
 
@@ -22,6 +24,9 @@ from .settings import ServerSettings
 from .sockets import ListeningSockets
 from .tcp_port import TcpPorts
 from .urls import PublicPorts
+
+MAX_HANDED_OVER: Final = 50_000
+"""Hosts, each with a path, of which a server tells the one that takes its place."""
 
 
 class Hub:
@@ -66,8 +71,9 @@ class Hub:
             ports=ports,
             certificates=encryption.automatic,
         )
+        self.control_port = ControlPort(self.clients, self.opener, bans)
         self.client_gate = ClientGate(
-            ControlPort(self.clients, self.opener, bans),
+            self.control_port,
             board,
             tasks,
             encryption,
@@ -95,6 +101,14 @@ class Hub:
     def visitors(self) -> int:
         """Connections of visitors, on all ports."""
         return self.http_port.visitors + self.tcp_ports.attendance.present
+
+    def tunnels(self) -> ExpectedTunnels:
+        """Return what a server that takes the place of this one can expect."""
+        routes = islice(self.registry.routes(), MAX_HANDED_OVER)
+        return ExpectedTunnels(
+            routes=tuple((host, route.path.decode(), route.keeper) for host, route in routes),
+            ports=tuple((tunnel.port, tunnel.route.keeper) for tunnel in self.tcp_ports),
+        )
 
     def expect(self, tunnels: ExpectedTunnels) -> None:
         """Expect the clients that had *tunnels* with the server before this one, and those with reservations."""

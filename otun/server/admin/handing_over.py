@@ -5,7 +5,6 @@ import logging
 import os
 import socket
 from collections.abc import Sequence
-from itertools import islice
 from typing import Final
 
 import attrs
@@ -22,9 +21,6 @@ LOCK_NAME: Final = "lock"
 ADMIN_NAME: Final = "admin"
 TCP_NAME: Final = "tcp:"
 """What the descriptors are called, beside `KINDS`; the last is followed by a port."""
-
-MAX_TUNNELS: Final = 50_000
-"""Hosts with paths of which the other server is told."""
 
 _DESCRIPTORS_AT_ONCE: Final = 250
 """Linux passes 253 in one message at most."""
@@ -51,14 +47,12 @@ class HandingOver:
 
     def describe(self, descriptors: Sequence[tuple[str, int]]) -> dict[str, object]:
         """Return what the other server is told."""
+        tunnels = self.hub.tunnels()
         return {
             "pid": os.getpid(),
             "descriptors": [name for name, _ in descriptors],
-            "routes": [
-                (host, route.path.decode(), route.keeper)
-                for host, route in islice(self.hub.registry.routes(), MAX_TUNNELS)
-            ],
-            "ports": [(tunnel.port, tunnel.route.keeper) for tunnel in self.hub.tcp_ports],
+            "routes": tunnels.routes,
+            "ports": tunnels.ports,
         }
 
     def leave(self, by: str) -> None:

@@ -1,4 +1,4 @@
-"""Helpers for testing programs that use otun."""
+"""Sessions whose two ends are in one program."""
 
 import socket
 from collections.abc import AsyncIterator
@@ -7,11 +7,9 @@ from contextlib import asynccontextmanager
 import trio
 import trio.testing
 
-from .mux import Session, open_board_session, open_session
-from .switchboard import open_switchboard
-from .yamux import DEFAULT_LIMITS, SessionLimits
-
-__all__ = ["board_session_pair", "session_pair"]
+from ..mux import Session, open_board_session, open_session
+from ..switchboard import open_switchboard
+from ..yamux import DEFAULT_LIMITS, SessionLimits
 
 
 @asynccontextmanager
