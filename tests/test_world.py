@@ -178,3 +178,17 @@ async def test_a_server_that_drains_ends_when_nobody_is_left(autojump_clock) -> 
         await world.start_server()
         await trio.sleep(2.01)
         assert await is_served(world)
+
+
+async def test_a_session_that_has_had_as_many_visitors_as_it_can_is_replaced(autojump_clock) -> None:
+    async with open_world() as world, answered(world) as tunnel:
+        events = tunnel.events()
+        assert world._server is not None
+        (client,) = world._server.hub.clients
+        client.session._connection._next_id += 2 * (client.session.streams_left - 3_000_000)
+        assert await is_served(world)
+        await trio.sleep(100)
+        assert [type(await anext(events)) for _ in range(4)] == [Connected, Lost, Retrying, Connected]
+        assert await is_served(world)
+        (client,) = world._server.hub.clients
+        assert client.session.streams_left > 2_000_000_000

@@ -101,6 +101,11 @@ class Session(trio.abc.Listener[Stream]):
         return self._error is not None or not self._connection.may_ever_open
 
     @property
+    def streams_left(self) -> int:
+        """How many streams can be opened at this end before the session has used up its ids, which are 32 bits."""
+        return self._connection.streams_left
+
+    @property
     def has_said_goodbye(self) -> bool:
         """Whether the peer has said that it leaves, and not because of an error."""
         is_error = self._error is not None and self._error.code

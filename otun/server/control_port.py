@@ -32,6 +32,9 @@ CLIENT_LIMITS: Final = SessionLimits(
 One that has vanished is noticed after 20 seconds; one that is there is not silent for much longer than 10.
 """
 
+STREAMS_KEPT: Final = 4_000_000
+"""Streams that a session must have left at each heartbeat, so that they last until the next one."""
+
 FAREWELL_TIMEOUT: Final = 5.0
 """Seconds that the last message to a client may take."""
 
@@ -114,6 +117,8 @@ class ControlPort:
     def _answer(self, client: Client, message: Message) -> Message:
         """Return the answer to what a registered client says.  Raises `Refused`."""
         if isinstance(message, Heartbeat):
+            if client.session.streams_left < STREAMS_KEPT:
+                raise refuse("this session has used up its stream ids", "worn_out", retryable=True)
             return HeartbeatAck()
         if isinstance(message, Health):
             return self._take_note(client, message)

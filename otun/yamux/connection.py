@@ -91,6 +91,11 @@ class YamuxConnection:
         """Whether waiting for `can_open` makes sense: the peer has not gone away, and there are ids left."""
         return not (self.has_peer_gone_away or self._next_id > MAX_UINT32)
 
+    @property
+    def streams_left(self) -> int:
+        """How many ids there are for further streams of our own."""
+        return (MAX_UINT32 + 2 - self._next_id) // 2
+
     def open_stream(self, handler: StreamHandler) -> YamuxStream:
         """Open a stream.  Its data may be sent at once, before the peer acknowledges it.
 
