@@ -414,8 +414,8 @@ class Visitor(PhasedEndpoint, Barrable):
         """Return what is passed on of the fields: it is known if they were the same in the last request."""
         known = self._pass
         assert known is not None
-        if known.kept is None:
-            known.kept = forwarding.kept_lines(head, edits)
+        if known.kept is None or known.edits is not edits:  # Those of a group need not have the same.
+            known.edits, known.kept = edits, forwarding.kept_lines(head, edits)
         return known.kept
 
     @property

@@ -22,6 +22,7 @@ from ..addresses import read_ip_address
 from ..errors import BadRequest
 from ..http import pages
 from ..http.fields import Field
+from ..http.forwarding import FieldEdits
 from ..http.head import RequestHead
 from ..http.pages import Page
 from ..http.paths import owners_of
@@ -51,13 +52,14 @@ class Pass:
 
     Heads that come again share them (`otun.http.head_reader.KnownHeads`), so that most need not be looked at again: a
     request of a visitor who has logged in costs 0.6 us more than any other.  *authorization* is what the *proof* is
-    for, and *kept* are the lines that are passed on.
+    for, and *kept* are the lines that are passed on after the tunnel's *edits*.
     """
 
     rules: VisitorRules
     fields: list[Field]
     authorization: bytes | None = attrs.field(default=None, repr=False)
     proof: Proof | None = None
+    edits: FieldEdits | None = attrs.field(default=None, repr=False)
     kept: bytes | None = attrs.field(default=None, repr=False)
 
     def covers(self, rules: VisitorRules, head: RequestHead, now: float) -> bool:

@@ -355,6 +355,19 @@ async def test_what_a_visitor_has_shown_holds_for_all_members(autojump_clock) ->
             assert (await stranger.ask("/", "X-Key: 1", host=HOST)).status == 403
 
 
+async def test_each_member_gets_what_its_own_edits_leave(autojump_clock) -> None:
+    """What is known of a request that comes again is what was left for the member that had it before."""
+    key = {"require_header": ["X-Key"]}
+    async with memory_server("ann") as server, member(server, "a", **key) as first, server.visit() as kept:
+        for _ in range(4):
+            assert (await kept.ask("/", "X-Key: 1", "X-Admin: yes", host=HOST)).text.startswith("a")
+        async with member(server, "b", request_headers=["-X-Admin"], **key) as second:
+            await first.lose()
+            assert (await kept.ask("/", "X-Key: 1", "X-Admin: yes", host=HOST)).text.startswith("b")
+            assert b"X-Admin: yes" in first.tenant.heads[-1]
+            assert b"X-Admin" not in second.tenant.heads[0]
+
+
 async def test_who_resumes_takes_its_own_place_only(autojump_clock) -> None:
     async with memory_server("ann") as server, member(server, "a"), server.connect() as (old, _):
         secret = (await old.register("app", token="ann", group=True, resume=""))["resume"]
