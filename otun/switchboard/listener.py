@@ -108,5 +108,6 @@ class Listener:
 
     def abort(self) -> None:
         """Stop listening."""
+        self.pause()  # The board may be about to call it again.
         self._board.clear_deadline(self)
         self._board.close_listening(self._sock)

@@ -185,6 +185,18 @@ async def test_one_that_finishes_takes_what_is_queued_and_listens_no_more(
         visitor.close()
 
 
+async def test_one_that_has_more_to_accept_when_it_ends_does_not_try(
+    board: Switchboard, listening: FailingSocket, accepted: Accepted, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would find the socket closed, take that for a shortage, and try again for as long as the board lives."""
+    listener = Listener(board, listening, accepted)
+    listener.resume()
+    listener.abort()
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert not caplog.records
+    assert listener.deadline_slot == 0
+
+
 async def test_what_happens_to_a_socket_that_another_process_goes_on_using_reaches_nobody(
     listening: FailingSocket, accepted: Accepted
 ) -> None:
