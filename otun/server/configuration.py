@@ -5,6 +5,7 @@ from typing import Final
 
 import attrs
 
+from ..errors import ConfigurationError
 from .encryption import Encryption
 from .hub import Hub
 from .knowledge import Knowledge
@@ -28,8 +29,9 @@ class Configuration:
     async def change(self, wanted: ServerSettings) -> None:
         """Put what is *wanted* into force, except for what is `FIXED`, which the log names.
 
-        Raises `ConfigurationError` and `DatabaseError`; nothing has changed then.
+        Raises `ConfigurationError`, also once the server drains, and `DatabaseError`; nothing has changed then.
         """
+        self._check_going_on()
         before = self.settings
         settings = attrs.evolve(
             wanted,
@@ -42,6 +44,7 @@ class Configuration:
         )
         apply_certificates = await self._encryption.prepare(settings)
         await self._knowledge.prepare(settings)
+        self._check_going_on()  # By now.
         # All that can fail has been done.
         apply_certificates()
         self._knowledge.apply(settings)
@@ -50,3 +53,7 @@ class Configuration:
         kept = [name for name in FIXED if getattr(wanted, name) != getattr(before, name)]
         if kept:
             logger.warning("a change of %s needs a restart: the old one stays", ", ".join(kept))
+
+    def _check_going_on(self) -> None:
+        if self._hub.is_draining:
+            raise ConfigurationError("the server is about to end")

@@ -128,6 +128,11 @@ class Hub:
         ):
             self._listeners += [Listener(self._board, sock, accepted) for sock in sockets]
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether `drain` was called."""
+        return self.opener.is_draining
+
     def drain(self) -> None:
         """Let nobody else in, and have all who are there go when they can: clients elsewhere, visitors for good.
 

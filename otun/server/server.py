@@ -73,8 +73,6 @@ class Server:
         Raises `ConfigurationError`, also once the server drains, and `DatabaseError`: nothing has changed then.
         """
         assert self._configuration is not None
-        if self.is_draining:
-            raise ConfigurationError("the server is about to end")
         await self._configuration.change(settings)
 
 

@@ -9,6 +9,8 @@ import trio
 import trio.testing
 
 from otun import CertificateFiles, ConfigurationError, HttpTimeouts, ServerSettings, TcpAddress, open_tunnel
+from otun.server.hub import Hub
+from otun.server.knowledge import Knowledge
 from otun.tls.trust import Trust
 
 from ..tls.issuing import Authority
@@ -244,3 +246,21 @@ async def test_a_server_that_drains_reloads_nothing(server: RunningServer) -> No
     server.server.drain()
     with pytest.raises(ConfigurationError, match="about to end"):
         await reload(server)
+
+
+async def test_settings_that_are_ready_when_draining_has_begun_are_not_put_into_force(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connections would be kept for longer again, and clients expected back."""
+    prepare = Knowledge.prepare
+
+    async def prepare_and_drain(self: Knowledge, settings: ServerSettings) -> None:
+        await prepare(self, settings)
+        server.server.drain()
+
+    monkeypatch.setattr(Knowledge, "prepare", prepare_and_drain)
+    applied: list[ServerSettings] = []
+    monkeypatch.setattr(Hub, "apply", lambda _, settings: applied.append(settings))
+    with pytest.raises(ConfigurationError, match="about to end"):
+        await reload(server, hold=9.0)
+    assert not applied
