@@ -1,8 +1,10 @@
 """A server that takes the place of another one."""
 
+import json
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -211,6 +213,30 @@ async def test_nobody_leaves_because_somebody_has_asked(start: Start, folder: Pa
         await admin.receive_some()
     assert await is_there(server)
     assert not server.server.is_draining
+
+
+async def test_of_two_that_want_the_place_one_gets_it(start: Start, folder: Path) -> None:
+    """Both would listen on the same sockets, and each know half of the tunnels."""
+    server = await start()
+    async with registered_client(server.control) as client, await connect(server.public) as visitor:
+        await visitor.send_all(request())
+        await client.session.accept()  # So that the server stays for a while.
+        async with AsyncExitStack() as stack:
+            rivals = [await stack.enter_async_context(await trio.open_unix_socket(folder / NAME)) for _ in range(2)]
+            for do in ("take_over", "leave"):
+                answers = []
+                for rival in rivals:
+                    await rival.send_all(b'{"do":"%s"}\n' % do.encode())
+                    answers.append(json.loads(await receive_line(rival)))
+        assert answers[0]["ok"]
+        assert (answers[1]["ok"], answers[1].get("code")) == (False, "busy")
+
+
+async def receive_line(stream: trio.abc.ReceiveStream) -> bytes:
+    received = b""
+    while not received.endswith(b"\n"):
+        received += await stream.receive_some()
+    return received
 
 
 async def test_a_server_that_drains_hands_nothing_over(start: Start) -> None:

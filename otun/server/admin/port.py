@@ -105,6 +105,8 @@ class AdminPort:
 
     def _leave(self, by: Actor) -> Answer:
         assert self._listener is not None
+        if not self._handing_over.place.is_ours:
+            raise BadCommand("another server has taken its place already", "busy")
         self._listener.abort()
         self._handing_over.leave(by.origin)
         return {}
