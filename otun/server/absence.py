@@ -12,6 +12,11 @@ MAX_WAITING: Final = 1000
 """Visitors who may wait for one tunnel, so that one that is visited much leaves connections for others."""
 
 
+MAX_ABSENCES: Final = 60_000
+"""Tunnels that may be waited for at a time, a KiB or a few each: clients without a token may take ever new names, and
+leave them.  Those that a server expects when it starts are as many.  For others beyond nobody waits."""
+
+
 class Absence:
     """For so many seconds a client may come back.  It is on the board for its deadline only.
 
@@ -87,8 +92,8 @@ class Hold:
         self._lasting: set[Absence] = set()
 
     def begin(self, given_up: Callable[[], None]) -> Absence | None:
-        """Expect one from now on, if that is wanted; *given_up* is called if it has not come by then."""
-        if not self.seconds:
+        """Expect one from now on, if that is wanted and there is room; *given_up* is called if it has not come."""
+        if not self.seconds or len(self._lasting) >= MAX_ABSENCES:
             return None
         absence = Absence(self._board, self.seconds, given_up, self._lasting.discard)
         self._lasting.add(absence)

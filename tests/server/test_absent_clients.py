@@ -238,6 +238,19 @@ async def test_so_many_wait_for_one_tunnel_and_no_more(autojump_clock, monkeypat
                 assert (await visitor.receive()).status == 200
 
 
+async def test_so_many_tunnels_are_waited_for_and_no_more(autojump_clock, monkeypatch) -> None:
+    monkeypatch.setattr(absence, "MAX_ABSENCES", 2)
+    async with memory_server("ann") as server, AsyncExitStack() as stack:
+        for name in ("one", "two", "three"):
+            await lose(server, name)
+        visitors = [await stack.enter_async_context(server.visit()) for _ in range(2)]
+        assert (await visitors[0].ask(host="three.tunnel.test")).status == 404
+        async with tenant(server, "two"):
+            await lose(server, "three")  # There is room again.
+            await visitors[1].send(host="three.tunnel.test")
+            assert await waits(visitors[1])
+
+
 async def test_the_next_ones_rules_are_those_that_count(autojump_clock) -> None:
     async with memory_server("ann") as server, server.visit() as visitor:
         await lose(server)
