@@ -93,19 +93,18 @@ class TcpPorts:
         return self._open(registration, port, self._listen(port))
 
     def open_any(self, registration: Registration, ports: Sequence[int]) -> "TcpTunnel":
-        """Have one of *ports* that is free lead to *registration*; if there is none, one that is kept for its keeper.
+        """Have one of *ports* that is free lead to *registration*; if there is none, one that is kept.
 
-        Raises `otun.server.admission.Refused`.
+        If its keeper keeps none, that is somebody else's.  Raises `otun.server.admission.Refused`.
         """
         try:
             return self._open(registration, *self._listen_on_one(ports))
         except Refused:
-            for port in ports:
-                tunnel = self._tunnels.get(port)
-                if tunnel is not None and tunnel.is_left_to(registration.keeper):
-                    tunnel.join(registration)
-                    return tunnel
-            raise
+            kept = [port for port in ports if port in self._tunnels and not self._tunnels[port].route.members]
+            if not kept:
+                raise
+        own = (port for port in kept if self._tunnels[port].is_left_to(registration.keeper))
+        return self.open(registration, next(own, kept[0]))
 
     def expect(self, port: int, *, keeper: str, sockets: Sequence[socket.socket] = ()) -> None:
         """Expect a tunnel of *keeper*'s on *port*: it was there before the server started.

@@ -12,7 +12,7 @@ from otun.server import absence
 
 from .conversation import Conversation, Tenant
 from .memory_server import Line, MemoryServer, free_port, memory_server
-from .raw_client import RawClient
+from .raw_client import RawClient, port_of
 from .visitors import request
 
 HOST = "app.tunnel.test"
@@ -419,6 +419,21 @@ async def test_another_client_never_gets_the_queue(port: int) -> None:
                 assert not await visitor.receive_some()
             assert await converse(port) == b"hello"
         nursery.cancel_scope.cancel()
+
+
+async def test_when_no_port_is_free_a_client_gets_its_own_or_else_another_ones_that_is_away(
+    autojump_clock, monkeypatch
+) -> None:
+    ports = [free_port()]
+    while len(set(ports)) < 2:
+        ports = [free_port(), free_port()]
+    async with memory_server("ann", "bob", "eve", reservation=0.0) as server, AsyncExitStack() as stack:
+        for token, port in zip(("ann", "bob"), ports, strict=True):
+            await lose(server, "ssh", token=token, **tcp(port))
+        monkeypatch.setattr(server.tcp_ports, "_ranges", [range(port, port + 1) for port in ports])
+        for token, port in (("bob", ports[1]), ("eve", ports[0])):
+            client, _ = await stack.enter_async_context(server.connect())
+            assert port_of(await client.register("ssh", token=token, kind="tcp")) == port
 
 
 async def test_a_lost_port_is_free_when_the_time_is_over(autojump_clock, port: int) -> None:
