@@ -18,7 +18,7 @@ from .bans import Bans
 from .clients import ClientAddress
 from .control_port import CLIENT_LIMITS, MAX_UNREGISTERED, ControlPort
 from .encryption import Encryption
-from .listening import peer_or_close
+from .listening import peer_or_close, plain_host
 from .reports import Reports
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class ClientGate:
 
     def _start(self, sock: socket.socket, peer: TcpAddress, received: bytes, *, is_acceptable: bool) -> None:
         try:
-            client = ClientAddress(peer, sock.getsockname()[0])
+            client = ClientAddress(peer, plain_host(sock.getsockname()[0]))
         except OSError:  # It has gone already.
             self._board.close(sock)
         else:

@@ -35,13 +35,27 @@ def bound_address(sock: socket.socket) -> TcpAddress:
     return TcpAddress(host, port)
 
 
+def addresses_of(sock: socket.socket) -> list[TcpAddress]:
+    """Return where *sock* listens: one for all of IPv6, as systemd makes them, may be one for all of IPv4, too."""
+    bound = bound_address(sock)
+    if bound.host == "::" and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+        return [bound, TcpAddress("0.0.0.0", bound.port)]
+    return [bound]
+
+
+def plain_host(host: str) -> str:
+    """Return an address that the system has given, if it is IPv4 in IPv6's form as what it is."""
+    return host.removeprefix("::ffff:") if "." in host else host
+
+
 def peer_or_close(sock: socket.socket) -> TcpAddress | None:
     """Return where a new connection comes from; None if it has gone already, and *sock* is closed then."""
     try:
-        return TcpAddress(*sock.getpeername()[:2])
+        host, port = sock.getpeername()[:2]
     except OSError:
         sock.close()
         return None
+    return TcpAddress(plain_host(host), port)
 
 
 async def resolve(address: TcpAddress) -> list[tuple[socket.AddressFamily, str]]:

@@ -9,7 +9,7 @@ import attrs
 
 from ..addresses import TcpAddress
 from ..errors import ConfigurationError
-from .listening import bound_address, is_listening_tcp, open_listening_sockets, prepare, resolve
+from .listening import addresses_of, bound_address, is_listening_tcp, open_listening_sockets, prepare, resolve
 from .settings import ServerSettings
 
 KINDS: Final = ("control", "public", "https")
@@ -37,7 +37,7 @@ class ListeningSockets:
 
     def addresses(self, kind: str) -> tuple[TcpAddress, ...]:
         """Return where those of one of `KINDS` listen."""
-        return tuple(map(bound_address, self.of(kind)))
+        return tuple(address for sock in self.of(kind) for address in addresses_of(sock))
 
     def close(self) -> None:
         """Close them all."""
@@ -87,5 +87,5 @@ async def fitting(settings: ServerSettings, given: ListeningSockets) -> Listenin
 async def _listens_at(address: TcpAddress | None, sockets: tuple[socket.socket, ...]) -> bool:
     if address is None or not sockets:
         return False
-    places = {(sock.family, bound_address(sock).host) for sock in sockets}
-    return address.port in (0, bound_address(sockets[0]).port) and places == set(await resolve(address))
+    hosts = {each.host for sock in sockets for each in addresses_of(sock)}
+    return address.port in (0, bound_address(sockets[0]).port) and hosts == {host for _, host in await resolve(address)}

@@ -6,20 +6,24 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import attrs
 import pytest
 import trio
 import trio.testing
 
-from otun import ConfigurationError, ExpectedTunnels, ListeningSockets, OtunError
+from otun import ConfigurationError, ExpectedTunnels, ListeningSockets, OtunError, ServerSettings, TcpAddress
 from otun.server.admin.place import LOCK, NAME, StateFolderBusy, claimed_place
 from otun.server.admin.requests import BadCommand
 from otun.server.hub import Hub
+from otun.server.sockets import fitting
 
 from .harness import LOOPBACK, RunningServer, loopback_settings, open_descriptors, run_server
 from .log_lines import LogLines
 from .raw_client import raw_client, registered_client
 from .services import receive_head, response
+from .test_listening import needs_ipv6
 from .visitors import Responses, connect, fetch, receive_exactly, request
 
 Start = Callable[..., Awaitable[RunningServer]]
@@ -299,6 +303,39 @@ async def test_sockets_that_listen_already_are_used(nursery: trio.Nursery) -> No
     assert await is_there(server)
     await server.stop()
     assert control.fileno() == public.fileno() == -1
+
+
+def listen_on_both() -> socket.socket:
+    """What systemd opens for a port without an address."""
+    sock = socket.socket(socket.AF_INET6)
+    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    sock.bind(("::", 0))
+    sock.listen()
+    return sock
+
+
+@needs_ipv6
+async def test_a_socket_that_takes_ipv4_as_well_is_as_good_as_one_for_each(nursery: trio.Nursery) -> None:
+    given = ListeningSockets((listen_on_both(),), (listen_on_both(),))
+    settings = loopback_settings(open=True, allow_plaintext=True)
+    server = await run_server(nursery, settings, sockets=given)
+    assert [address.host for address in server.server.public_addresses] == ["::", "0.0.0.0"]
+    async with raw_client(attrs.evolve(server.control, host="127.0.0.1")) as client:
+        await client.register("app", id="0")
+        async with await trio.open_tcp_stream("127.0.0.1", server.public.port) as visitor:
+            await visitor.send_all(request(host="app.localhost"))
+            head, _ = await receive_head(await client.session.accept())
+            assert b"X-Forwarded-For: 127.0.0.1\r\n" in head
+        url = urlsplit(str((await client.register(kind="tcp", id="1"))["url"]))
+        assert url.hostname == "127.0.0.1"
+        for host in ("127.0.0.1", "::1"):
+            async with await trio.open_tcp_stream(host, url.port):
+                await client.session.accept()
+    wildcard = ServerSettings(control=TcpAddress("", server.control.port), public=TcpAddress("127.0.0.1", 0))
+    kept = await fitting(wildcard, given)
+    assert kept.control == given.control
+    assert not kept.public
+    await server.stop()
 
 
 async def test_a_socket_that_does_not_listen_is_refused_and_all_are_closed(nursery: trio.Nursery) -> None:
