@@ -238,7 +238,8 @@ class TunnelOpener:
         """See that nobody else has its hosts.  Raises `Refused`."""
         group = self._registry.group_of(registration)
         if group is not None:
-            _check_group(group, registration, f"subdomain '{registration.name}'", self._registry.hosts_of(registration))
+            hosts = self._registry.hosts_of(registration)
+            self._check_group(wish, group, registration, f"subdomain '{registration.name}'", hosts)
         # Nobody takes a name out of a wildcard of another token's, unless it was there first.
         above = [
             (host, rival)
@@ -252,6 +253,15 @@ class TunnelOpener:
             if registration.path != EVERY_PATH:
                 what += f" with the path {registration.path.decode()!r}"
             self._take_over(wish, rival, what, "name_taken")
+
+    def _check_group(
+        self, wish: _Wish, group: Route, registration: Registration, what: str, hosts: tuple[str, ...] = ()
+    ) -> None:
+        """Raise `Refused` unless *registration* asks for just what the others have who share *what* and stay there."""
+        stay = any(self._clients.client_of(member) not in wish.giving_way for member in group.members)
+        difference = group.find_difference(registration, hosts) if stay else None
+        if difference is not None:
+            raise refuse(f"{what} is shared by a group that has other {difference}", "group_mismatch")
 
     def _authorize_another(self, wish: _Wish) -> None:
         identity = wish.client.identity
@@ -313,7 +323,7 @@ class TunnelOpener:
     def _look_for_rivals_on(self, tunnel: TcpTunnel, wish: _Wish, registration: Registration) -> None:
         what = f"port {tunnel.port}"
         if tunnel.is_shared_with(registration):
-            _check_group(tunnel.route, registration, what)
+            self._check_group(wish, tunnel.route, registration, what)
         else:
             for rival in tunnel.route.members:
                 self._take_over(wish, rival, what, "port_taken")
@@ -344,13 +354,6 @@ def _known_as(client: Client) -> str:
 def _own_host(registration: Registration) -> str | None:
     """Return the first whole host name that the tunnel has beside its name."""
     return next((host for host in registration.hosts if not host.startswith("*.")), None)
-
-
-def _check_group(group: Route, registration: Registration, what: str, hosts: tuple[str, ...] = ()) -> None:
-    """Raise `Refused` unless *registration* asks for just what the others who share *what* have."""
-    difference = group.find_difference(registration, hosts)
-    if difference is not None:
-        raise refuse(f"{what} is shared by a group that has other {difference}", "group_mismatch")
 
 
 def _refuse_taken(what: str, code: str, *, is_same: bool) -> NoReturn:

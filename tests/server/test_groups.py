@@ -376,6 +376,22 @@ async def test_who_resumes_takes_its_own_place_only(autojump_clock) -> None:
             assert len(route_of(server).members) == 2
 
 
+@pytest.mark.parametrize("kind", ["http", "tcp"])
+async def test_who_resumes_as_the_only_member_may_ask_for_something_else(autojump_clock, kind: str) -> None:
+    fields: dict[str, object] = {"token": "ann", "group": True, "kind": kind}
+    if kind == "tcp":
+        fields["remote_port"] = free_port()
+    async with memory_server("ann") as server, server.connect() as (old, _), server.connect() as (new, _):
+        secret = (await old.register("app", resume="", **fields))["resume"]
+        assert await refusal(server, deny_ip=["192.0.2.0/24"], **fields) == "group_mismatch"
+        answer = await new.register("app", resume=secret, deny_ip=["192.0.2.0/24"], **fields)
+        assert answer["type"] == "registered"
+        assert (await old.hear_farewell())["code"] == "taken_over"
+        if kind == "http":
+            async with server.visit("192.0.2.7") as visitor:
+                assert (await visitor.ask(host=HOST)).status == 403
+
+
 async def test_a_silent_member_is_joined_and_not_taken_over(autojump_clock) -> None:
     async with memory_server("ann") as server, member(server, "a") as first:
         first.line.freeze()
