@@ -46,7 +46,7 @@ class AutomaticCertificates:
         self._challenges = Challenges(has_http=settings.public is not None, has_tls_alpn=settings.https is not None)
         self._issuer = Issuer(acme, state / _FOLDER, self._challenges, self._obtained)
         self._uses: Counter[str] = Counter()
-        self._files: set[CertificateFiles] = set()  # Those of the issuer, in *store*.
+        self._files: dict[CertificateFiles, None] = {}  # Those of the issuer, in *store*, in their order.
         self._shares: dict[str, dict[str, float]] = {}  # By client: the new names that it has asked for, and when.
         self._clock = clock
         self._on_obtained: Callable[[str], None] | None = None
@@ -63,8 +63,8 @@ class AutomaticCertificates:
         self._on_obtained = on_obtained
 
     def add_to(self, store: CertificateStore) -> None:
-        """Put into *store* what was obtained up to now."""
-        for files in self._files:
+        """Put into *store* what was obtained up to now, and is not in it; this may be called in a thread."""
+        for files in [files for files in self._files.copy() if files not in store]:
             try:
                 store.add(files)
             except ConfigurationError as error:
@@ -129,7 +129,7 @@ class AutomaticCertificates:
 
     def _obtained(self, name: str, path: Path) -> None:
         files = CertificateFiles(path)
-        self._files.add(files)
+        self._files[files] = None
         try:
             self._store.add(files)
         except ConfigurationError as error:

@@ -60,6 +60,8 @@ class Encryption:
         store, own = await trio.to_thread.run_sync(self._load, settings)
 
         def apply() -> None:
+            if self.automatic is not None:
+                self.automatic.add_to(store)  # What was obtained meanwhile.
             self.store.replace(store)
             self._own = own
 

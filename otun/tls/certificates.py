@@ -80,6 +80,9 @@ class CertificateStore:
         self._states: dict[Certificate, _State] = {}
         self._by_name: dict[str, Certificate] = {}
 
+    def __contains__(self, files: object) -> bool:
+        return files in self._loaded
+
     def add(self, files: CertificateFiles) -> Certificate:
         """Load the certificate in *files*, or load it anew.  Raises `ConfigurationError`."""
         certificate = self._loaded.get(files)

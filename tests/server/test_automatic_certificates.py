@@ -8,6 +8,7 @@ import pytest
 
 from otun import CertificateFiles, ServerSettings
 from otun.server.automatic_certificates import SHARE_OF_ONE, AutomaticCertificates
+from otun.server.encryption import Encryption
 from otun.tls.acme.settings import AcmeSettings
 from otun.tls.certificates import CertificateStore
 from otun.tls.self_made import own_certificate
@@ -128,6 +129,29 @@ def test_a_new_certificate_is_used_and_told(make: Callable[..., Setting], tmp_pa
     setting.issuer.on_certificate("app.example.test", own_certificate(tmp_path, "app.example.test").certificate)
     assert setting.store.find("app.example.test") is not None
     assert told == ["app.example.test"]
+
+
+async def test_other_settings_have_them_all_in_their_order_also_those_that_come_meanwhile(
+    make: Callable[..., Setting], tmp_path: Path
+) -> None:
+    names = [f"{letter}.example.test" for letter in "abcdefgh"]
+    folders = {name: tmp_path / name for name in names}
+    setting = make()
+
+    def obtain(name: str) -> None:
+        folders[name].mkdir()
+        setting.issuer.on_certificate(name, own_certificate(folders[name], name).certificate)
+
+    settings = ServerSettings(domain="example.test", state=tmp_path)
+    encryption = Encryption(settings, is_private=True)
+    encryption.automatic, encryption.store = setting.certificates, setting.store
+    for name in names[:-1]:
+        obtain(name)
+    apply = await encryption.prepare(settings)
+    obtain(names[-1])
+    apply()
+    assert encryption.store.default is encryption.store.find(names[0])
+    assert all(encryption.covers(name) for name in names)
 
 
 def test_a_certificate_that_cannot_be_used_is_an_error_in_the_log(
