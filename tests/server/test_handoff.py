@@ -3,7 +3,7 @@
 import json
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,6 +14,7 @@ import trio
 import trio.testing
 
 from otun import ConfigurationError, ExpectedTunnels, ListeningSockets, OtunError, ServerSettings, TcpAddress
+from otun.server.admin.handing_over import pass_descriptors
 from otun.server.admin.place import LOCK, NAME, StateFolderBusy, claimed_place
 from otun.server.admin.requests import BadCommand
 from otun.server.hub import Hub
@@ -21,7 +22,7 @@ from otun.server.sockets import fitting
 
 from .harness import LOOPBACK, RunningServer, loopback_settings, open_descriptors, run_server
 from .log_lines import LogLines
-from .raw_client import raw_client, registered_client
+from .raw_client import port_of, raw_client, registered_client
 from .services import receive_head, response
 from .test_listening import needs_ipv6
 from .visitors import Responses, connect, fetch, receive_exactly, request
@@ -290,6 +291,29 @@ async def test_a_great_many_sockets_are_handed_over(start: Start, monkeypatch: p
         ports = [port for port, _ in new.server.handoff.tunnels.ports]
         assert ports == [int(url.rpartition(":")[2]) for url in urls]
         assert set(new.server.handoff.sockets.tcp) == set(ports)
+
+
+async def test_a_socket_that_is_closed_while_they_are_handed_over_does_no_harm(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number may be somebody else's by then."""
+    old = await start()
+    assert old.server._draining is not None
+    hub = old.server._draining._hub
+    async with raw_client(old.control) as client:
+        port = port_of(await client.register(kind="tcp"))
+
+        async def pass_later(stream: trio.SocketStream, descriptors: Sequence[int]) -> None:
+            if descriptors:
+                await client.session.aclose()
+            while port in hub.tcp_ports:
+                await trio.testing.wait_all_tasks_blocked()
+            await pass_descriptors(stream, descriptors)
+
+        monkeypatch.setattr("otun.server.admin.port.pass_descriptors", pass_later)
+        new = await start(replace=True)
+    assert new.server.handoff is not None
+    assert list(new.server.handoff.sockets.tcp) == [port]
 
 
 # Sockets from elsewhere

@@ -78,12 +78,12 @@ class AdminPort:
         lines = Lines()
         has_taken_over = False
         while (line := await _next_request(stream, lines)) is not None:
-            descriptors: list[int] = []
             try:
                 match parse_request(line):
                     case TakeOver():
-                        answer, descriptors = self._offer()
+                        await self._hand_over(stream)
                         has_taken_over = True
+                        continue
                     case Leave() if has_taken_over:
                         answer = self._leave(by)
                     case Leave():
@@ -93,15 +93,27 @@ class AdminPort:
                 answer = {"ok": True, **answer}
             except BadCommand as error:
                 answer = _refusal(error)
-            if not await _say(stream, answer, descriptors):
+            if not await _say(stream, answer):
                 return
 
-    def _offer(self) -> tuple[Answer, list[int]]:
-        """Return what another server needs to take this one's place, which goes on until it is told to leave."""
+    async def _hand_over(self, stream: trio.SocketStream) -> None:
+        """Give another server what it needs to take this one's place, which goes on until it is told to leave.
+
+        Raises `BadCommand`.
+        """
         if self._handing_over.draining.is_under_way:
             raise BadCommand("it is about to end: start in a while, without --replace", "busy")
         descriptors = self._handing_over.descriptors()
-        return self._handing_over.describe(descriptors), [number for _, number in descriptors]
+        answer = {"ok": True, **self._handing_over.describe(descriptors)}
+        with contextlib.ExitStack() as copies:  # The sockets may be closed before all have been passed.
+            copied = []
+            try:
+                for _, number in descriptors:
+                    copied.append(os.dup(number))
+                    copies.callback(os.close, copied[-1])
+            except OSError as error:
+                raise BadCommand(f"its sockets cannot be passed: {error.strerror}", "busy") from error
+            await _say(stream, answer, copied)
 
     def _leave(self, by: Actor) -> Answer:
         assert self._listener is not None
