@@ -32,6 +32,9 @@ logger: logging.Logger = logging.getLogger(__name__)
 TAKEOVER_SILENCE: Final = 15.0
 """Seconds of silence after which a session leaves its names to another one of the same identity."""
 
+MAX_MEMBERS: Final = 64
+"""Tunnels in a group: all are looked at for each request, which takes 7 us then."""
+
 MAX_EXPECTED: Final = 10_000
 """Reserved names that are expected after a start: some KiB each, for a few seconds."""
 
@@ -257,11 +260,13 @@ class TunnelOpener:
     def _check_group(
         self, wish: _Wish, group: Route, registration: Registration, what: str, hosts: tuple[str, ...] = ()
     ) -> None:
-        """Raise `Refused` unless *registration* asks for just what the others have who share *what* and stay there."""
-        stay = any(self._clients.client_of(member) not in wish.giving_way for member in group.members)
-        difference = group.find_difference(registration, hosts) if stay else None
+        """Raise `Refused` unless there is room, and *registration* asks for what all have who share *what* and stay."""
+        staying = sum(self._clients.client_of(member) not in wish.giving_way for member in group.members)
+        difference = group.find_difference(registration, hosts) if staying else None
         if difference is not None:
             raise refuse(f"{what} is shared by a group that has other {difference}", "group_mismatch")
+        if staying >= MAX_MEMBERS:
+            raise refuse(f"{what} is shared by {MAX_MEMBERS} clients, which are as many as may be", "too_many_tunnels")
 
     def _authorize_another(self, wish: _Wish) -> None:
         identity = wish.client.identity

@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from otun.server import opening
 from otun.server.registry import Route
 
 from .conversation import Conversation, OnRequest, Tenant, answer_by_name
@@ -333,6 +334,15 @@ async def test_members_that_ask_for_something_else_are_refused(autojump_clock, o
                 assert await refusal(server, **another) == "group_mismatch"
                 async with member(server, **one):
                     pass
+
+
+async def test_a_group_has_so_many_members_and_no_more(autojump_clock, monkeypatch) -> None:
+    monkeypatch.setattr(opening, "MAX_MEMBERS", 2)
+    async with memory_server("ann") as server, member(server), server.connect() as (old, _):
+        secret = (await old.register("app", token="ann", group=True, resume=""))["resume"]
+        assert await refusal(server) == "too_many_tunnels"
+        async with member(server, resume=secret):
+            assert await refusal(server) == "too_many_tunnels"
 
 
 async def test_another_path_is_another_group(autojump_clock) -> None:
