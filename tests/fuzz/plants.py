@@ -579,7 +579,7 @@ PLANTS: Final = [
     ),
     Plant(
         "TLS that has ended here reaches a local service with TLS",
-        "server/visitor.py",
+        "server/reception.py",
         "if route.is_passthrough:",
         'if route.is_passthrough and self._visitor.scheme == "http":',
         ("server/test_passthrough.py",),

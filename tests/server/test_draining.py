@@ -9,7 +9,8 @@ import trio.testing
 from otun import SessionClosed, Stream
 from otun.server import http_port
 from otun.server.http_port import HttpPort
-from otun.server.visitor import Phase, Visitor
+from otun.server.reception import Phase
+from otun.server.visitor import Visitor
 
 from .harness import RunningServer
 from .log_lines import LogLines
