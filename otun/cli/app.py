@@ -1,33 +1,72 @@
 """The typer application, and how it is run."""
 
+import sys
+from collections.abc import Iterable
+from importlib import import_module
+from typing import Final
+
+import attrs
 import typer
 
 from ..errors import OtunError
-from .admin import kick, sessions, status
-from .audit import audit
-from .bans import ban, bans, unban
-from .client import client, http, start, tcp, tls
-from .demo import demo
 from .exit_codes import EPILOG, ExitCode
 from .failures import report_failure
-from .name import name
 from .options import ENVIRONMENT_HELP, CommonFlags, ConfigOption, LogLevelOption, VerboseOption, VersionOption
 from .output import drop_printed
-from .server import server
-from .token import token
-
-# rich is never imported: it takes longer than everything else together, and it reads markup into what it prints.
-app: typer.Typer = typer.Typer(
-    name="otun",
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
 
 
-@app.callback(epilog=EPILOG, help=f"A self-hosted reverse tunnel.\n\n{ENVIRONMENT_HELP}")
+@attrs.frozen
+class _Command:
+    """A command: a function that is called like it, or several in a `typer.Typer` of that name, in *module*."""
+
+    module: str
+    short_help: str = ""
+
+    def add_to(self, app: typer.Typer, name: str) -> None:
+        found = getattr(import_module(f".{self.module}", __package__), name)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found)
+        else:
+            app.command(short_help=self.short_help, epilog=EPILOG)(found)
+
+
+_COMMANDS: Final = {
+    "server": _Command("server", "Run the server on a public machine."),
+    "client": _Command("client", "Open a tunnel to a local service."),
+    "http": _Command("client", "Short form: otun http 3000."),
+    "tcp": _Command("client", "Short form for raw TCP: otun tcp 22."),
+    "tls": _Command("client", "Short form for TLS that ends at the local service: otun tls 8443."),
+    "start": _Command("client", "Open the tunnels of the configuration file."),
+    "token": _Command("token"),
+    "name": _Command("name"),
+    "status": _Command("admin", "Say how the server is."),
+    "sessions": _Command("admin", "List the clients that are there."),
+    "kick": _Command("admin", "End a client's session."),
+    "ban": _Command("bans", "Turn a network away."),
+    "unban": _Command("bans", "Let a network in again."),
+    "bans": _Command("bans", "List the networks that are banned."),
+    "audit": _Command("audit", "Show who has changed what."),
+    "demo": _Command("demo", "Show a whole tunnel on this machine."),
+}
+
+
+def make_app(names: Iterable[str] = _COMMANDS) -> typer.Typer:
+    """Return the application with the commands of these *names*, whose modules are imported."""
+    # rich is never imported: it takes longer than everything else together, and it reads markup into what it prints.
+    app = typer.Typer(
+        name="otun",
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(epilog=EPILOG, help=f"A self-hosted reverse tunnel.\n\n{ENVIRONMENT_HELP}")(_take_common_flags)
+    for name in names:
+        _COMMANDS[name].add_to(app, name)
+    return app
+
+
 def _take_common_flags(
     context: typer.Context,
     config: ConfigOption = None,
@@ -38,28 +77,13 @@ def _take_common_flags(
     context.obj = CommonFlags.given(context, config, log_level, verbose)
 
 
-app.command(short_help="Run the server on a public machine.", epilog=EPILOG)(server)
-app.command(short_help="Open a tunnel to a local service.", epilog=EPILOG)(client)
-app.command(short_help="Short form: otun http 3000.", epilog=EPILOG)(http)
-app.command(short_help="Short form for raw TCP: otun tcp 22.", epilog=EPILOG)(tcp)
-app.command(short_help="Short form for TLS that ends at the local service: otun tls 8443.", epilog=EPILOG)(tls)
-app.command(short_help="Open the tunnels of the configuration file.", epilog=EPILOG)(start)
-app.add_typer(token)
-app.add_typer(name)
-app.command(short_help="Say how the server is.", epilog=EPILOG)(status)
-app.command(short_help="List the clients that are there.", epilog=EPILOG)(sessions)
-app.command(short_help="End a client's session.", epilog=EPILOG)(kick)
-app.command(short_help="Turn a network away.", epilog=EPILOG)(ban)
-app.command(short_help="Let a network in again.", epilog=EPILOG)(unban)
-app.command(short_help="List the networks that are banned.", epilog=EPILOG)(bans)
-app.command(short_help="Show who has changed what.", epilog=EPILOG)(audit)
-app.command(short_help="Show a whole tunnel on this machine.", epilog=EPILOG)(demo)
-
-
 def run(arguments: list[str] | None) -> int:
     """Run the application with *arguments*, or those of the process; report its errors and return the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    # To import the server for a client, or the other way round, would take longer than what is left.
+    wanted = arguments[:1] if arguments and arguments[0] in _COMMANDS else _COMMANDS
     try:
-        app(args=arguments, prog_name="otun")
+        make_app(wanted)(args=arguments, prog_name="otun")
     except SystemExit as ending:  # how click ends, also when all went well
         return ending.code if isinstance(ending.code, int) else ExitCode.FAILED
     except OSError as error:  # Only click's help comes to this: what commands meet has a name, or comes in a group.
