@@ -11,7 +11,7 @@ from otun.control.messages import Error
 from otun.control.refusals import REFUSALS, refusal_of
 from otun.errors import InvalidRegistration, NameTaken, NotAllowed, RegistrationRefused, TokenRefused
 
-FAREWELLS = {"silent", "taken_over", "kicked"}
+FAREWELLS = {"silent", "taken_over", "kicked", "worn_out"}
 """Why a session ends: these say nothing of what was asked for."""
 
 
@@ -41,6 +41,7 @@ FAREWELLS = {"silent", "taken_over", "kicked"}
         ("silent", RegistrationRefused),
         ("taken_over", RegistrationRefused),
         ("kicked", RegistrationRefused),
+        ("worn_out", RegistrationRefused),
         ("from_the_future", RegistrationRefused),
         ("BAD_TOKEN", RegistrationRefused),
         ("", RegistrationRefused),
