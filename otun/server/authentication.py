@@ -87,6 +87,11 @@ class Authenticator:
         """Whether *token* is one of those that are good for something, or have expired."""
         return self._find(token) is not None
 
+    async def look_for(self, token: str | None) -> None:
+        """Read the database anew if *token* is not known: it may have been made a moment ago."""
+        if token is not None and self._find(token) is None:
+            await self._follow_database()
+
     def authenticate(self, token: str | None, now: float) -> Identity:
         """Return whom *token* stands for at *now*, in seconds since the epoch.
 

@@ -66,6 +66,7 @@ class ControlPort:
                     "and on the server's own machine with --fingerprint or --ca",
                     "tls_required",
                 )
+            await self._opener.look_for_token(request)
             if self._bans.covers(address.peer.host):  # By now.
                 raise Refused(BANNED)
             client = self._clients.new(session, address)

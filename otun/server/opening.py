@@ -107,6 +107,10 @@ class TunnelOpener:
                 case "port" if one.name.isdecimal():
                     self._tcp_ports.expect(int(one.name), keeper=keeper)
 
+    async def look_for_token(self, request: Register) -> None:
+        """See that a token which was made a moment ago is known."""
+        await self._authenticator.look_for(request.token)
+
     def authenticate(self, request: Register) -> Identity:
         """Return who asks.  Raises `otun.server.admission.Refused`."""
         return self._authenticator.authenticate(request.token, time.time())

@@ -459,6 +459,7 @@ async def test_however_many_sockets_take_nothing_the_switchboard_keeps_no_more_t
             await patched.peer.settle()
             assert patched.session.statistics().buffered <= limits.max_held
             assert patched.unsent_bytes() == patched.session.statistics().buffered
+        patched.session.fail("nobody takes what is left")
 
 
 @pytest.mark.conformance(53)
@@ -474,6 +475,7 @@ async def test_whole_streams_that_are_reset_afterwards_are_kept_under_max_held_t
             )
             await patched.peer.settle()
             assert patched.unsent_bytes() <= limits.max_held
+        patched.session.fail("nobody takes what is left")
 
 
 @pytest.mark.conformance(86)

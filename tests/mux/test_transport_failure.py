@@ -234,5 +234,7 @@ async def test_the_kernel_gives_up_a_peer_that_acknowledges_nothing(limit: float
     with socket.create_server(("127.0.0.1", 0)) as server:
         sock = socket.create_connection(server.getsockname())
         limits = SessionLimits(stall_timeout=limit)
+        far, _ = server.accept()
         async with open_switchboard() as board, open_board_session(board, sock, "client", limits=limits):
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == milliseconds
+            far.close()  # Or our end would wait for that.

@@ -116,6 +116,8 @@ async def test_visitors_who_are_there_are_served_to_the_end_by_the_old_one(start
             await stream.send_all(response(b"old"))
             answer = await Responses(visitor).next()
             assert (answer.body, answer.fields["Connection"]) == (b"old", "close")
+            await client.session.aclose()
+            await visitor.aclose()  # The server waits for that for a while.
             await old.wait_ended()
 
 
@@ -252,6 +254,9 @@ async def test_a_server_that_drains_hands_nothing_over(start: Start) -> None:
         old.server.drain()
         assert "it is about to end" in str(await fails(start(replace=True)))
         await stream.send_all(response())
+        await client.session.aclose()
+        assert (await Responses(visitor).next()).status == 200
+        await visitor.aclose()  # The server waits for that for a while.
         await old.wait_ended()
 
 

@@ -215,8 +215,8 @@ async def test_a_handshake_that_stops_half_way_is_a_line_in_the_log(edge: Edge, 
         case _:
             await sock.send_all(bytes([21, 3, 3, 0, 2, 2, 42]))
     assert (await edge.see_report()).startswith("no TLS connection: ")
-    await edge.see_nobody()
     await sock.aclose()
+    await edge.see_nobody()
 
 
 async def test_garbage_behind_the_handshake_ends_the_connection(edge: Edge) -> None:

@@ -1,11 +1,15 @@
 """Tokens: what a client must present where the server has some."""
 
+from pathlib import Path
+
 import pytest
 
 from otun import RegistrationRefused, open_tunnel
 from otun.control.messages import Register
+from otun.server import authentication
 
 from .raw_client import raw_client
+from .stored_tokens import make
 
 TOKENS = frozenset({"first-token", "second-token", "naïve-tökén"})
 
@@ -72,3 +76,11 @@ async def test_the_library_presents_its_token(start_server) -> None:
 
 def test_tokens_do_not_show_in_the_repr_of_a_message() -> None:
     assert "SECRET" not in repr(Register(token="SECRET"))
+
+
+async def test_a_token_that_was_made_a_moment_ago_is_good(start_server, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(authentication, "POLL_INTERVAL", 1000)
+    server = await start_server(state=tmp_path, tokens=TOKENS)
+    await make(tmp_path, "ann")
+    async with raw_client(server.control) as client:
+        assert (await client.register("app", token="ann-secret"))["type"] == "registered"
