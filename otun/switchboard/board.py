@@ -1,6 +1,7 @@
 """The switchboard: it calls the members that own sockets.  How it waits for those is its kinds' concern."""
 
 import logging
+import math
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -66,6 +67,7 @@ class Switchboard(ABC):
     """
 
     def __init__(self) -> None:
+        self.shortage_reported: float = -math.inf  # When a listener has said that it cannot accept.
         self._now = trio.current_time()
         self._members: dict[int, Member] = {}
         self._again: dict[Member, None] = {}

@@ -19,6 +19,9 @@ MAX_QUEUED: Final = 65_536
 RETRY_DELAY: Final = 0.1
 """Seconds to wait when the system has no descriptor or memory left for another connection."""
 
+REPORT_INTERVAL: Final = 1.0
+"""Seconds between two lines in the log about that, of all listeners together: during a flood, shortages come and go."""
+
 _BROKEN_CONNECTION: Final = {
     errno.ECONNABORTED,
     errno.EPROTO,
@@ -95,8 +98,9 @@ class Listener:
         self._board.call_again(self)
 
     def _report(self, error: OSError) -> None:
-        if not self._is_failing:
+        if not self._is_failing and self._board.now >= self._board.shortage_reported + REPORT_INTERVAL:
             self._is_failing = True
+            self._board.shortage_reported = self._board.now
             logger.error("cannot accept connections: %s; trying again every %s s", error.strerror, RETRY_DELAY)
 
     def deadline_passed(self) -> None:

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from otun.switchboard import Listener, Switchboard, open_switchboard
-from otun.switchboard.listener import ACCEPTS_PER_CALL
+from otun.switchboard.listener import ACCEPTS_PER_CALL, REPORT_INTERVAL
 
 from .support import Recorder
 
@@ -104,15 +104,39 @@ async def test_a_shortage_is_reported_once_and_what_is_queued_is_accepted_when_i
     assert listening.failures == []
 
 
-async def test_a_second_shortage_is_reported_again(
+async def meet_a_shortage(listening: FailingSocket, accepted: Accepted) -> None:
+    listening.failures = [errno.EMFILE]
+    with _connect(listening):
+        await accepted.wait_for(len(accepted.socks) + 1)
+
+
+async def test_shortages_that_come_and_go_are_reported_once_a_second(
     board: Switchboard, listening: FailingSocket, accepted: Accepted, caplog: pytest.LogCaptureFixture
 ) -> None:
     Listener(board, listening, accepted)
-    for count in (1, 2):
-        listening.failures = [errno.EMFILE]
-        with _connect(listening):
-            await accepted.wait_for(count)
+    await meet_a_shortage(listening, accepted)
+    board.shortage_reported = board.now  # However slow this machine is.
+    await meet_a_shortage(listening, accepted)
+    assert len(caplog.records) == 1
+    board.shortage_reported -= REPORT_INTERVAL
+    await meet_a_shortage(listening, accepted)
     assert len(caplog.records) == 2
+
+
+async def test_a_shortage_of_all_listeners_is_reported_by_one(
+    board: Switchboard, listening: FailingSocket, accepted: Accepted, caplog: pytest.LogCaptureFixture
+) -> None:
+    with FailingSocket() as other:
+        other.failures = [errno.EMFILE]
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        Listener(board, listening, accepted)
+        Listener(board, other, accepted)
+        await meet_a_shortage(listening, accepted)
+        board.shortage_reported = board.now
+        with _connect(other):
+            await accepted.wait_for(2)
+    assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize("code", [errno.ECONNABORTED, errno.EPERM, errno.EPROTO])
