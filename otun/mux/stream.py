@@ -175,13 +175,18 @@ class Stream(trio.abc.HalfCloseableStream):
         self._core.acknowledge()
 
     def hand_over(self, on_stream: Callable[[YamuxStream], None]) -> None:
-        """Give the stream to a handler that *on_stream* sets, with all that has arrived for it."""
+        """Give the stream to a handler that *on_stream* sets, with all that has arrived for it.
+
+        The session may have ended, or end while it answers: then the handler that the stream has at last is told.
+        """
         core = self._core
         on_stream(core)
         if self._unread and core.handler is not self:
             core.handler.data_received(memoryview(self._unread))
         if self._has_ended:
             core.handler.stream_ended()
+        if self._session.is_closed and core.handler is not self:
+            core.handler.connection_lost()
 
     def _take_unread(self, max_bytes: int | None) -> bytes:
         unread = self._unread

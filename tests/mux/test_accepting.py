@@ -148,6 +148,7 @@ class Keeper:
 
     def __init__(self) -> None:
         self.received = b""
+        self.is_lost = False
 
     def data_received(self, data: memoryview) -> None:
         self.received += data
@@ -156,7 +157,8 @@ class Keeper:
 
     def stream_reset(self, code: int) -> None: ...
 
-    def connection_lost(self) -> None: ...
+    def connection_lost(self) -> None:
+        self.is_lost = True
 
     def window_opened(self) -> None: ...
 
@@ -178,3 +180,21 @@ async def test_deliver_to_hands_over_the_streams_that_wait_and_those_that_come(o
             1: b"early, late",
             3: b"later",
         }
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+async def test_streams_of_a_session_that_has_ended_are_handed_over_as_lost(open_with_peer, when: str) -> None:
+    keepers: dict[int, Keeper] = {}
+
+    def keep(stream: YamuxStream) -> None:
+        if when == "meanwhile":  # An answer that could not be sent, for instance.
+            session.fail("the connection is gone")
+        stream.handler = keepers[stream.id] = Keeper()
+
+    async with open_with_peer() as (session, peer):
+        await peer.send(update(1, flags=SYN), data(1, b"early"), update(3, flags=SYN))
+        await peer.settle()
+        if when == "before":
+            session.fail("the connection is gone")
+        session.deliver_to(keep)
+        assert [keeper.is_lost for keeper in keepers.values()] == [True, True]
