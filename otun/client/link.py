@@ -21,7 +21,7 @@ from ..errors import (
     TunnelUnprotected,
 )
 from ..mux import SessionClosed, TunnelEnded, TunnelLost
-from .backoff import LONG_OUTAGE, Backoff
+from .backoff import Backoff
 from .contact import Contact, OpenSession, open_contact
 from .events import Connected, Lost, Refused, Retrying, TunnelEvent
 from .lease import Lease
@@ -30,12 +30,11 @@ from .suspend import suspended_seconds, watch_for_suspend
 logger: logging.Logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT: Final = 3.0
-"""Seconds for connecting in an outage, and as many for TLS: when the link is back, no attempt hangs on for long that
-was begun before."""
+"""Seconds for connecting again, and as many for TLS: when the link is back, no attempt hangs on for long that was begun
+before."""
 
-PATIENT_CONNECT_TIMEOUT: Final = 10.0
-"""The same for the first connection of all, and in a long outage, when haste is of no use: a packet or two may be lost,
-and a name service may be slow."""
+FIRST_CONNECT_TIMEOUT: Final = 10.0
+"""The same for the first connection of all, which is tried once: a packet may be lost, a name service slow."""
 
 MAX_SESSIONS: Final = 4
 """A server that goes away serves those who are there for as long as it likes; in the end, its session gives way to
@@ -218,8 +217,7 @@ class Link:
         self._tell(retrying)
 
     async def _connect(self, sessions: trio.Nursery) -> Contact:
-        is_urgent = self._outage < LONG_OUTAGE
-        timeout = CONNECT_TIMEOUT if is_urgent else PATIENT_CONNECT_TIMEOUT
+        timeout = FIRST_CONNECT_TIMEOUT if self._outage == math.inf else CONNECT_TIMEOUT
         contact: Contact = await sessions.start(self._hold_session, timeout)
         self._backoff.connected(trio.current_time())
         self._lost_at = None

@@ -11,10 +11,15 @@ from ..switchboard.board import Member
 MAX_WAITING: Final = 1000
 """Visitors who may wait for one tunnel, so that one that is visited much leaves connections for others."""
 
-
 MAX_ABSENCES: Final = 60_000
 """Tunnels that may be waited for at a time, a KiB or a few each: clients without a token may take ever new names, and
 leave them.  Those that a server expects when it starts are as many.  For others beyond nobody waits."""
+
+REMEMBERED: Final = 600.0
+"""Seconds for which visitors of a client that did not come back are told that it is away, before there is no tunnel."""
+
+MAX_REMEMBERED: Final = 10_000
+"""Tunnels of which that is known, a KiB or two each."""
 
 
 class Absence:
@@ -90,6 +95,7 @@ class Hold:
         self.seconds: float = seconds
         self._board = board
         self._lasting: set[Absence] = set()
+        self._remembered: set[Absence] = set()
 
     def begin(self, given_up: Callable[[], None]) -> Absence | None:
         """Expect one from now on, if that is wanted and there is room; *given_up* is called if it has not come."""
@@ -99,10 +105,18 @@ class Hold:
         self._lasting.add(absence)
         return absence
 
+    def remember(self, forgotten: Callable[[], None]) -> Absence | None:
+        """Begin what follows an absence in vain, if there is room; *forgotten* is called if nothing has ended it."""
+        if not self.seconds or len(self._remembered) >= MAX_REMEMBERED:
+            return None
+        memory = Absence(self._board, REMEMBERED, forgotten, self._remembered.discard)
+        self._remembered.add(memory)
+        return memory
+
     def end(self) -> None:
         """Expect nobody any more."""
         self.seconds = 0
-        for absence in list(self._lasting):
+        for absence in [*self._lasting, *self._remembered]:
             absence.deadline_passed()
 
 

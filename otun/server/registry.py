@@ -125,7 +125,8 @@ class Registration:
 class Route:
     """A place where visitors come for a tunnel, or for several of a group.
 
-    When the last client is away, it is *keeper* that is expected back.
+    When the last client is away, it is *keeper* that is expected back.  Visitors wait for the end of its *absence*; if
+    that is in vain, they are told so until the *memory* of it is over, too.
     *name* is the tunnel's.  Nobody knows whether one *is_passthrough* that has not been there yet.  *has_guarded_kin*
     tells that another one on its *hosts* has rules.
     """
@@ -139,6 +140,7 @@ class Route:
     has_guarded_kin: bool = False
     members: list[Registration] = attrs.field(factory=list)
     absence: Absence | None = None
+    memory: Absence | None = None
 
     def serves(self, path: bytes) -> bool:
         """Whether requests for *path* are for it: its prefix ends where a segment of *path* does."""
@@ -210,9 +212,10 @@ class Route:
 
     def end_absence(self, *, in_vain: bool = False) -> None:
         """Let those who wait go on."""
-        absence, self.absence = self.absence, None
-        if absence is not None:
-            absence.end(in_vain=in_vain)
+        for absence in (self.absence, self.memory):
+            if absence is not None:
+                absence.end(in_vain=in_vain)
+        self.absence = self.memory = None
 
 
 def _is_nobodys(keeper: str, host: str) -> bool:
@@ -354,9 +357,11 @@ class Registry:
         return route
 
     def _give_up(self, route: Route) -> None:
-        if route.members:
+        if route.members or self._hold is None:
             route.end_absence(in_vain=True)
-        else:
+            return
+        route.memory = self._hold.remember(partial(self._drop, route))
+        if route.memory is None:
             self._drop(route, in_vain=True)
 
     def _put(self, route: Route, where: set[Route]) -> None:

@@ -170,7 +170,7 @@ async def test_a_server_that_goes_in_the_middle_of_the_handshake(
 async def test_a_server_that_does_not_answer_the_handshake(
     engine, start_service: StartService, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("otun.client.link.PATIENT_CONNECT_TIMEOUT", 0.2)
+    monkeypatch.setattr("otun.client.link.FIRST_CONNECT_TIMEOUT", 0.2)
     heard = await start_plain(start_service, b"")
     text = await fail_to_open(heard.address, Trust(ca=authority.path), ServerUnreachable)
     assert text == f"cannot reach the server at {heard.address}: TLS took too long"

@@ -77,7 +77,36 @@ async def test_who_waits_in_vain_is_told_so_five_seconds_after_the_loss(autojump
         await see_lost(early, since, 5)
         await see_lost(late, since, 5)
         await trio.sleep(1)
-        assert (await after.ask(host=HOST)).status == 404
+        await after.send(host=HOST)
+        await see_lost(after, trio.current_time(), 0)
+        await trio.sleep(absence.REMEMBERED)
+        async with server.visit() as stranger:
+            assert (await stranger.ask(host=HOST)).status == 404
+
+
+@pytest.mark.parametrize("token", ["ann", None])
+async def test_who_comes_late_has_the_name_for_good(autojump_clock, monkeypatch, token: str | None) -> None:
+    monkeypatch.setattr(absence, "REMEMBERED", 50.0)
+    async with memory_server("ann", is_open=True) as server:
+        await lose(server, token=None)
+        await trio.sleep(40)
+        async with tenant(server, token=token):  # type: ignore[arg-type]
+            for _ in range(2):
+                async with server.visit() as visitor:
+                    assert (await visitor.ask(host=HOST)).status == 200
+                await trio.sleep(absence.REMEMBERED)
+
+
+async def test_so_many_are_remembered_and_no_more(autojump_clock, monkeypatch) -> None:
+    monkeypatch.setattr(absence, "MAX_REMEMBERED", 2)
+    async with memory_server("ann") as server, AsyncExitStack() as stack:
+        statuses = []
+        for name in ("a", "b", "c"):
+            await lose(server, name)
+            await trio.sleep(6)
+            visitor = await stack.enter_async_context(server.visit())
+            statuses.append((await visitor.ask(host=f"{name}.tunnel.test")).status)
+        assert statuses == [502, 502, 404]
 
 
 async def test_a_longer_time_outlasts_the_limit_for_heads(autojump_clock) -> None:
