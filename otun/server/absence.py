@@ -15,11 +15,11 @@ MAX_ABSENCES: Final = 60_000
 """Tunnels that may be waited for at a time, a KiB or a few each: clients without a token may take ever new names, and
 leave them.  Those that a server expects when it starts are as many.  For others beyond nobody waits."""
 
-REMEMBERED: Final = 600.0
-"""Seconds for which visitors of a client that did not come back are told that it is away, before there is no tunnel."""
+MISSING_FOR: Final = 600.0
+"""Seconds for which visitors of a client that did not come back are told that, and not that there is no tunnel."""
 
-MAX_REMEMBERED: Final = 10_000
-"""Tunnels of which that is known, a KiB or two each."""
+MAX_MISSING: Final = 10_000
+"""Hosts of which that is known; of more, the oldest are forgotten."""
 
 
 class Absence:
@@ -95,7 +95,7 @@ class Hold:
         self.seconds: float = seconds
         self._board = board
         self._lasting: set[Absence] = set()
-        self._remembered: set[Absence] = set()
+        self.missing: Missing = Missing(board)
 
     def begin(self, given_up: Callable[[], None]) -> Absence | None:
         """Expect one from now on, if that is wanted and there is room; *given_up* is called if it has not come."""
@@ -105,19 +105,33 @@ class Hold:
         self._lasting.add(absence)
         return absence
 
-    def remember(self, forgotten: Callable[[], None]) -> Absence | None:
-        """Begin what follows an absence in vain, if there is room; *forgotten* is called if nothing has ended it."""
-        if not self.seconds or len(self._remembered) >= MAX_REMEMBERED:
-            return None
-        memory = Absence(self._board, REMEMBERED, forgotten, self._remembered.discard)
-        self._remembered.add(memory)
-        return memory
-
     def end(self) -> None:
         """Expect nobody any more."""
         self.seconds = 0
-        for absence in [*self._lasting, *self._remembered]:
+        for absence in list(self._lasting):
             absence.deadline_passed()
+
+
+class Missing:
+    """Hosts whose clients were waited for in vain, for a while."""
+
+    def __init__(self, board: Switchboard) -> None:
+        self._board = board
+        self._until: dict[str, float] = {}  # The oldest comes first.
+
+    def __contains__(self, host: object) -> bool:
+        return isinstance(host, str) and self._until.get(host, 0.0) > self._board.now
+
+    def add(self, host: str) -> None:
+        """Its client has not come back."""
+        self.discard(host)
+        self._until[host] = self._board.now + MISSING_FOR
+        if len(self._until) > MAX_MISSING:
+            self.discard(next(iter(self._until)))
+
+    def discard(self, host: str) -> None:
+        """Somebody has come, or forget it."""
+        self._until.pop(host, None)
 
 
 def keeper_of(token: str) -> str:

@@ -1,7 +1,6 @@
 """The clients that are there: who they are, what they have open, and how somebody else can end them."""
 
 import secrets
-import socket
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -29,11 +28,6 @@ class ClientAddress:
 
     peer: TcpAddress
     reached_host: str
-
-    @classmethod
-    def of(cls, sock: socket.socket) -> "ClientAddress":
-        """Ask a connected socket.  Raises `OSError` when it is not connected any more."""
-        return cls(TcpAddress(*sock.getpeername()[:2]), sock.getsockname()[0])
 
     def __str__(self) -> str:
         return str(self.peer)

@@ -73,7 +73,13 @@ async def asked_for_handoff(folder: Path) -> AsyncIterator[Handoff | None]:
     with sock:
         call = _Call(sock, folder)
         answer = await call.ask("take_over")
-        yield _read_answer(call, answer)
+        try:
+            handoff = _read_answer(call, answer)
+        except (KeyError, TypeError, ValueError) as error:
+            raise OtunError(
+                "the running server answers in a way that is not known here: is it another version?"
+            ) from error
+        yield handoff
 
 
 def _read_answer(call: "_Call", answer: dict[str, object]) -> Handoff:
@@ -89,6 +95,13 @@ def _read_answer(call: "_Call", answer: dict[str, object]) -> Handoff:
         found: dict[str, list[int]] = {name: [] for name in names}
         for name, descriptor in zip(names, call.descriptors, strict=True):
             found[name].append(descriptor)
+        routes = cast("list[tuple[str, str, str]]", answer["routes"])
+        ports = cast("list[tuple[int, str]]", answer["ports"])
+        tunnels = ExpectedTunnels(
+            tuple((host, path, keeper) for host, path, keeper in routes),
+            tuple((port, keeper) for port, keeper in ports),
+        )
+        pid = cast("int", answer["pid"])
         (lock,), (admin,) = found.pop(LOCK_NAME), found.pop(ADMIN_NAME)
         unused.pop_all()
     sockets = {name: tuple(socket.socket(fileno=each) for each in descriptors) for name, descriptors in found.items()}
@@ -96,13 +109,8 @@ def _read_answer(call: "_Call", answer: dict[str, object]) -> Handoff:
         **{kind: sockets.get(kind, ()) for kind in KINDS},
         tcp={int(name.removeprefix(TCP_NAME)): each for name, each in sockets.items() if name.startswith(TCP_NAME)},
     )
-    routes = cast("list[tuple[str, str, str]]", answer["routes"])
-    ports = cast("list[tuple[int, str]]", answer["ports"])
-    tunnels = ExpectedTunnels(
-        tuple((host, path, keeper) for host, path, keeper in routes), tuple((port, keeper) for port, keeper in ports)
-    )
     place = Place(lock, socket.socket(fileno=admin), is_ours=False)
-    return Handoff(call, cast("int", answer["pid"]), place, listening, tunnels)
+    return Handoff(call, pid, place, listening, tunnels)
 
 
 async def _connect(folder: Path) -> trio.socket.SocketType | None:

@@ -104,7 +104,7 @@ class Hub:
 
     def tunnels(self) -> ExpectedTunnels:
         """Return what a server that takes the place of this one can expect."""
-        routes = islice(((host, one) for host, one in self.registry.routes() if one.memory is None), MAX_HANDED_OVER)
+        routes = islice(self.registry.routes(), MAX_HANDED_OVER)
         return ExpectedTunnels(
             routes=tuple((host, route.path.decode(), route.keeper) for host, route in routes),
             ports=tuple((tunnel.port, tunnel.route.keeper) for tunnel in self.tcp_ports),

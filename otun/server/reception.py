@@ -109,7 +109,9 @@ class Reception(PhasedEndpoint, Barrable):
                 return
         route = self._port.registry.find(head.host, head.path)
         if route is None:
-            self._refuse(pages.nobody_there(head.host, has_tunnels=len(self._port.registry) > 0))
+            registry = self._port.registry
+            is_missing, has_tunnels = registry.is_missing(head.host), len(registry) > 0
+            self._refuse(pages.tunnel_lost() if is_missing else pages.nobody_there(head.host, has_tunnels=has_tunnels))
             return
         if route.is_passthrough:
             self._refuse(pages.misdirected(head.host))

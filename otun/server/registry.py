@@ -125,8 +125,7 @@ class Registration:
 class Route:
     """A place where visitors come for a tunnel, or for several of a group.
 
-    When the last client is away, it is *keeper* that is expected back.  Visitors wait for the end of its *absence*; if
-    that is in vain, they are told so until the *memory* of it is over, too.
+    When the last client is away, it is *keeper* that is expected back.
     *name* is the tunnel's.  Nobody knows whether one *is_passthrough* that has not been there yet.  *has_guarded_kin*
     tells that another one on its *hosts* has rules.
     """
@@ -140,7 +139,6 @@ class Route:
     has_guarded_kin: bool = False
     members: list[Registration] = attrs.field(factory=list)
     absence: Absence | None = None
-    memory: Absence | None = None
 
     def serves(self, path: bytes) -> bool:
         """Whether requests for *path* are for it: its prefix ends where a segment of *path* does."""
@@ -212,10 +210,9 @@ class Route:
 
     def end_absence(self, *, in_vain: bool = False) -> None:
         """Let those who wait go on."""
-        for absence in (self.absence, self.memory):
-            if absence is not None:
-                absence.end(in_vain=in_vain)
-        self.absence = self.memory = None
+        absence, self.absence = self.absence, None
+        if absence is not None:
+            absence.end(in_vain=in_vain)
 
 
 def _is_nobodys(keeper: str, host: str) -> bool:
@@ -314,6 +311,13 @@ class Registry:
         )
         route.join(registration)
         self._put(route, self._present)
+        if self._hold is not None:
+            for host in route.hosts:
+                self._hold.missing.discard(host)
+
+    def is_missing(self, host: str) -> bool:
+        """Whether a client that had *host* was waited for in vain not long ago."""
+        return self._hold is not None and host in self._hold.missing
 
     def _make_room(self, registration: Registration) -> None:
         for host in self.hosts_of(registration):
@@ -357,12 +361,13 @@ class Registry:
         return route
 
     def _give_up(self, route: Route) -> None:
-        if route.members or self._hold is None:
+        if route.members:
             route.end_absence(in_vain=True)
             return
-        route.memory = self._hold.remember(partial(self._drop, route))
-        if route.memory is None:
-            self._drop(route, in_vain=True)
+        self._drop(route, in_vain=True)
+        if self._hold is not None:
+            for host in route.hosts:
+                self._hold.missing.add(host)
 
     def _put(self, route: Route, where: set[Route]) -> None:
         where.add(route)

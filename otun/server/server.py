@@ -114,12 +114,12 @@ async def serve(
         configuration = Configuration(settings, encryption, knowledge, hub)
         draining = Draining(hub, configuration)
         server = _describe(sockets, encryption, knowledge, handoff, configuration, draining)
+        hub.expect(ExpectedTunnels() if handoff is None else handoff.tunnels)
         if handoff is not None:
             await handoff.complete()  # Nothing can fail any more; connections wait in the sockets.
         if place is not None and place.admin is not None:
             operations = Operations(server, hub, knowledge)
             AdminPort(operations, HandingOver(hub, place, draining), tasks).listen(board, place.admin)
-        hub.expect(ExpectedTunnels() if handoff is None else handoff.tunnels)
         hub.listen()
         knowledge.keep_fresh(hub.clients, tasks)
         encryption.keep_fresh(hub.https_port.certificate_obtained, tasks)

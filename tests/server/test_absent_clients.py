@@ -79,14 +79,14 @@ async def test_who_waits_in_vain_is_told_so_five_seconds_after_the_loss(autojump
         await trio.sleep(1)
         await after.send(host=HOST)
         await see_lost(after, trio.current_time(), 0)
-        await trio.sleep(absence.REMEMBERED)
+        await trio.sleep(absence.MISSING_FOR)
         async with server.visit() as stranger:
             assert (await stranger.ask(host=HOST)).status == 404
 
 
 @pytest.mark.parametrize("token", ["ann", None])
 async def test_who_comes_late_has_the_name_for_good(autojump_clock, monkeypatch, token: str | None) -> None:
-    monkeypatch.setattr(absence, "REMEMBERED", 50.0)
+    monkeypatch.setattr(absence, "MISSING_FOR", 50.0)
     async with memory_server("ann", is_open=True) as server:
         await lose(server, token=None)
         await trio.sleep(40)
@@ -94,19 +94,34 @@ async def test_who_comes_late_has_the_name_for_good(autojump_clock, monkeypatch,
             for _ in range(2):
                 async with server.visit() as visitor:
                     assert (await visitor.ask(host=HOST)).status == 200
-                await trio.sleep(absence.REMEMBERED)
+                await trio.sleep(absence.MISSING_FOR)
 
 
-async def test_so_many_are_remembered_and_no_more(autojump_clock, monkeypatch) -> None:
-    monkeypatch.setattr(absence, "MAX_REMEMBERED", 2)
-    async with memory_server("ann") as server, AsyncExitStack() as stack:
-        statuses = []
+async def status_at(server: MemoryServer, host: str, path: str = "/") -> int:
+    async with server.visit() as visitor:
+        return (await visitor.ask(path, host=host)).status
+
+
+async def test_so_many_are_missed_and_no_more(autojump_clock, monkeypatch) -> None:
+    monkeypatch.setattr(absence, "MAX_MISSING", 2)
+    async with memory_server("ann") as server:
         for name in ("a", "b", "c"):
             await lose(server, name)
             await trio.sleep(6)
-            visitor = await stack.enter_async_context(server.visit())
-            statuses.append((await visitor.ask(host=f"{name}.tunnel.test")).status)
-        assert statuses == [502, 502, 404]
+            assert await status_at(server, f"{name}.tunnel.test") == 502
+        assert [await status_at(server, f"{name}.tunnel.test") for name in ("a", "b", "c")] == [404, 502, 502]
+
+
+async def test_who_is_missing_is_in_nobodys_way(autojump_clock) -> None:
+    async with memory_server("ann") as server:
+        await lose(server, path="/api")
+        await lose(server, "shop", hostnames=["shop.example.org"])
+        await trio.sleep(10)
+        assert await status_at(server, HOST, "/api") == 502
+        async with tenant(server), tenant(server, "all", hostnames=["*.example.org"]):
+            assert await status_at(server, HOST, "/api") == 200
+            assert await status_at(server, "shop.example.org") == 200
+        assert await status_at(server, HOST) == 404  # It has come back, and left.
 
 
 async def test_a_longer_time_outlasts_the_limit_for_heads(autojump_clock) -> None:

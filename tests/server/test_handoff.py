@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from otun import ConfigurationError, ExpectedTunnels, ListeningSockets, OtunError, ServerSettings, TcpAddress
-from otun.server.admin.handing_over import pass_descriptors
+from otun.server.admin.handing_over import HandingOver, pass_descriptors
 from otun.server.admin.place import LOCK, NAME, StateFolderBusy, claimed_place
 from otun.server.admin.requests import BadCommand
 from otun.server.hub import Hub
@@ -270,6 +270,17 @@ async def test_an_older_server_that_cannot_hand_over_is_left_alone(
     with monkeypatch.context() as patch:
         patch.setattr("otun.server.admin.port.parse_request", refuse)
         assert "does not hand over: a request wants 'take_over'" in str(await fails(start(replace=True)))
+    assert await is_there(old)
+
+
+async def test_an_answer_of_another_version_is_one_error_and_the_old_one_goes_on(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = HandingOver.describe
+    old = await start()
+    with monkeypatch.context() as patch:
+        patch.setattr(HandingOver, "describe", lambda *arguments: before(*arguments) | {"routes": [["app.localhost"]]})
+        assert "is it another version?" in str(await fails(start(replace=True)))
     assert await is_there(old)
 
 
